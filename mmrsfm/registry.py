@@ -1,0 +1,113 @@
+# Copyright (c) mmrsfm contributors. Licensed under the Apache License 2.0.
+"""Child registries, scope ``mmrsfm``, of every root registry of MMEngine.
+
+Importing this module is cheap: no model, dataset or task library is imported. A registry looks a
+name up when it is asked for, in the packages of its ``locations``, the light ones first, so that
+``type='mmrsfm.CrossScaleViT'`` imports mmpretrain but never mmdet, mmseg or mmrotate.
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Sequence
+from typing import Any
+
+import mmengine.registry as roots
+from mmengine.registry import Registry
+
+from mmrsfm.errors import MissingDependencyError
+
+SCOPE = 'mmrsfm'
+
+
+class LazyRegistry(Registry):
+    """A registry that imports its locations one by one, until the name is found.
+
+    Args:
+        name: Name of the registry.
+        parent: The root registry of MMEngine.
+        locations: Modules whose import registers classes, in the order in which they are tried.
+            One that needs a task library which is not installed is passed over, and named in the
+            error if the name is not found elsewhere.
+    """
+
+    def __init__(self, name: str, parent: Registry, locations: Sequence[str]) -> None:
+        super().__init__(name, parent=parent, scope=SCOPE, locations=list(locations))
+        self._pending = list(locations)
+        self._failed: dict[str, ImportError] = {}
+
+    def import_from_location(self) -> None:
+        """Imports nothing: the locations are tried one by one in :meth:`get`."""
+
+    def get(self, key: str) -> Any:
+        """Returns what is registered under ``key``; see :meth:`mmengine.registry.Registry.get`.
+
+        Raises:
+            MissingDependencyError: If the name is not found, and a location of this registry could
+                not be imported.
+        """
+        scope, name = self.split_scope_key(key)
+        if scope in (None, SCOPE):
+            self._import_until_found(name)
+            if self._failed and name not in self._module_dict and scope == SCOPE:
+                self._raise_missing(name)
+        return super().get(key)
+
+    def import_all(self) -> None:
+        """Imports every location whose task library is installed."""
+        self._import_until_found(None)
+
+    def _import_until_found(self, name: str | None) -> None:
+        while self._pending and (name is None or name not in self._module_dict):
+            location = self._pending[0]
+            try:
+                importlib.import_module(location)
+            except ImportError as error:
+                if (error.name or '').split('.')[0] == SCOPE:
+                    raise  # a module of ours is broken: never hide that
+                self._failed[location] = error
+            # Removed afterwards: an import that registers by name may come back here.
+            if self._pending and self._pending[0] == location:
+                self._pending.pop(0)
+
+    def _raise_missing(self, name: str) -> None:
+        reasons = '; '.join(f'{location}: {error}' for location, error in self._failed.items())
+        raise MissingDependencyError(
+            f"'mmrsfm.{name}' is not in the {self.name} registry, and some of mmrsfm could not be "
+            f'imported ({reasons}). Install the missing package, or correct the name.'
+        )
+
+
+def _child(name: str, *locations: str) -> LazyRegistry:
+    root: Registry = getattr(roots, name)
+    return LazyRegistry(root.name, parent=root, locations=locations)
+
+
+# Subpackages that need a task library come last and are named after it.
+MODELS = _child(
+    'MODELS', 'mmrsfm.models', 'mmrsfm.models.segmentation', 'mmrsfm.models.detection'
+)
+DATASETS = _child('DATASETS', 'mmrsfm.datasets', 'mmrsfm.datasets.segmentation')
+TRANSFORMS = _child(
+    'TRANSFORMS', 'mmrsfm.datasets.transforms', 'mmrsfm.datasets.segmentation'
+)
+METRICS = _child('METRICS', 'mmrsfm.evaluation')
+EVALUATOR = _child('EVALUATOR', 'mmrsfm.evaluation')
+LOOPS = _child('LOOPS', 'mmrsfm.engine', 'mmrsfm.evaluation')
+HOOKS = _child('HOOKS', 'mmrsfm.engine')
+DATA_SAMPLERS = _child('DATA_SAMPLERS', 'mmrsfm.engine')
+OPTIMIZERS = _child('OPTIMIZERS', 'mmrsfm.engine')
+OPTIM_WRAPPERS = _child('OPTIM_WRAPPERS', 'mmrsfm.engine')
+OPTIM_WRAPPER_CONSTRUCTORS = _child('OPTIM_WRAPPER_CONSTRUCTORS', 'mmrsfm.engine')
+PARAM_SCHEDULERS = _child('PARAM_SCHEDULERS', 'mmrsfm.engine')
+MODEL_WRAPPERS = _child('MODEL_WRAPPERS', 'mmrsfm.engine')
+LOG_PROCESSORS = _child('LOG_PROCESSORS', 'mmrsfm.engine')
+RUNNERS = _child('RUNNERS', 'mmrsfm.engine')
+RUNNER_CONSTRUCTORS = _child('RUNNER_CONSTRUCTORS', 'mmrsfm.engine')
+STRATEGIES = _child('STRATEGIES', 'mmrsfm.engine')
+WEIGHT_INITIALIZERS = _child('WEIGHT_INITIALIZERS', 'mmrsfm.checkpoints')
+TASK_UTILS = _child('TASK_UTILS', 'mmrsfm.models', 'mmrsfm.models.detection')
+VISUALIZERS = _child('VISUALIZERS', 'mmrsfm.visualization')
+VISBACKENDS = _child('VISBACKENDS', 'mmrsfm.visualization')
+INFERENCERS = _child('INFERENCERS', 'mmrsfm.apis')
+FUNCTIONS = _child('FUNCTIONS', 'mmrsfm.datasets')
