@@ -1,10 +1,15 @@
 # Copyright (c) mmrsfm contributors. Licensed under the Apache License 2.0.
 """mmrsfm: remote-sensing foundation models from pretraining to every downstream task."""
 
-from mmengine.config.utils import MODULE2PACKAGE
+# Before anything of MMEngine is imported: a wrong version shall be named, not run into.
+from mmrsfm.utils.dependencies import check_dependencies  # isort: skip
 
-from mmrsfm import registry
-from mmrsfm.version import __version__
+check_dependencies()
+
+from mmengine.config.utils import MODULE2PACKAGE  # noqa: E402
+
+from mmrsfm import registry  # noqa: E402
+from mmrsfm.version import __version__  # noqa: E402
 
 # MMEngine resolves ``_base_ = 'mmrsfm::...'`` through this table and refuses what is not in it.
 MODULE2PACKAGE.setdefault('mmrsfm', 'mmrsfm')
