@@ -1,5 +1,5 @@
 # Copyright (c) mmrsfm contributors. Licensed under the Apache License 2.0.
-"""Packaging. Configs and tools travel inside the package, under ``mmrsfm/.mim``, where mim looks."""
+"""Packaging. Configs and tools travel inside the package, in ``mmrsfm/.mim``, where mim looks."""
 
 import shutil
 from pathlib import Path
@@ -32,6 +32,7 @@ class BuildWithMim(build_py):
     """
 
     def run(self) -> None:
+        """Builds the package, then adds what mim looks for."""
         super().run()
         if getattr(self, 'editable_mode', False):
             return
@@ -53,7 +54,19 @@ setup(
     description='Remote-sensing foundation models from pretraining to every downstream task',
     long_description=(ROOT / 'README.md').read_text(encoding='utf-8'),
     long_description_content_type='text/markdown',
+    author='mmrsfm contributors',
     license='Apache-2.0',
+    license_files=['LICENSE', 'NOTICE'],
+    keywords='remote sensing, foundation models, self-supervised learning, OpenMMLab',
+    classifiers=[
+        'Development Status :: 3 - Alpha',
+        'Intended Audience :: Science/Research',
+        'Operating System :: POSIX :: Linux',
+        'Programming Language :: Python :: 3.11',
+        'Programming Language :: Python :: 3.12',
+        'Topic :: Scientific/Engineering :: Artificial Intelligence',
+        'Typing :: Typed',
+    ],
     python_requires='>=3.11,<3.13',
     packages=find_packages(include=['mmrsfm', 'mmrsfm.*']),
     package_data={'mmrsfm': ['py.typed']},

@@ -31,6 +31,7 @@ class SampleAddress(int):
     epoch: int
 
     def __new__(cls, index: int, epoch: int = 0) -> SampleAddress:
+        """Makes an integer that knows its epoch."""
         self = super().__new__(cls, index)
         self.epoch = epoch
         return self

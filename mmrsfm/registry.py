@@ -84,13 +84,9 @@ def _child(name: str, *locations: str) -> LazyRegistry:
 
 
 # Subpackages that need a task library come last and are named after it.
-MODELS = _child(
-    'MODELS', 'mmrsfm.models', 'mmrsfm.models.segmentation', 'mmrsfm.models.detection'
-)
+MODELS = _child('MODELS', 'mmrsfm.models', 'mmrsfm.models.segmentation', 'mmrsfm.models.detection')
 DATASETS = _child('DATASETS', 'mmrsfm.datasets', 'mmrsfm.datasets.segmentation')
-TRANSFORMS = _child(
-    'TRANSFORMS', 'mmrsfm.datasets.transforms', 'mmrsfm.datasets.segmentation'
-)
+TRANSFORMS = _child('TRANSFORMS', 'mmrsfm.datasets.transforms', 'mmrsfm.datasets.segmentation')
 METRICS = _child('METRICS', 'mmrsfm.evaluation')
 EVALUATOR = _child('EVALUATOR', 'mmrsfm.evaluation')
 LOOPS = _child('LOOPS', 'mmrsfm.engine', 'mmrsfm.evaluation')

@@ -1,0 +1,185 @@
+# Copyright (c) mmrsfm contributors. Licensed under the Apache License 2.0.
+"""Cuts a scene, and its label map if there is one, into georeferenced tiles in separate strips.
+
+Neighbouring pixels resemble each other, so tiles drawn at random would put near-copies of the
+training data into the test set. The scene is therefore cut into horizontal strips, one for each
+split, with a gap between them.
+
+Example::
+
+    python data_converters/cut_tiles.py scene.tif data/my_scene --labels labels.tif --size 128
+
+gives ``data/my_scene/{images,labels}/{train,val,test}/<row>_<column>.tif`` and
+``data/my_scene/strips/<split>{,_labels}.tif``.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import rasterio
+from rasterio.windows import Window
+
+from mmrsfm.errors import ConfigError, ImageSizeError, MMRSFMError
+from mmrsfm.utils.progress import progress
+
+DEFAULT_SPLITS = {'train': 0.60, 'val': 0.15, 'test': 0.25}
+
+
+@dataclass(frozen=True)
+class Strip:
+    """Rows ``top`` to ``bottom`` (exclusive) of a scene, for one split."""
+
+    name: str
+    top: int
+    bottom: int
+
+
+def make_strips(height: int, size: int, gap: int, splits: Mapping[str, float]) -> list[Strip]:
+    """Divides the rows of a scene.
+
+    Args:
+        height: Rows of the scene.
+        size: Tile size; every strip is a whole number of tiles high.
+        gap: Rows left out between two strips.
+        splits: Share of the rows by split, top to bottom; the shares are normalised.
+
+    Returns:
+        One strip a split.
+
+    Raises:
+        ConfigError: If the scene is too low for one tile in each split.
+    """
+    usable = height - gap * (len(splits) - 1)
+    if usable < size * len(splits):
+        raise ConfigError(
+            f'{height} rows are too few for {len(splits)} strips of at least one tile of {size} '
+            f'pixels with gaps of {gap}; take smaller tiles or fewer splits'
+        )
+    total = sum(splits.values())
+    rows = {name: max(1, int(usable * share / total) // size) for name, share in splits.items()}
+    while sum(rows.values()) * size > usable:
+        rows[max(rows, key=lambda name: rows[name])] -= 1
+    strips, top = [], 0
+    for name, count in rows.items():
+        strips.append(Strip(name, top, top + count * size))
+        top += count * size + gap
+    return strips
+
+
+def cut_tiles(
+    scene: str | Path,
+    target: str | Path,
+    labels: str | Path | None = None,
+    size: int = 128,
+    stride: int | None = None,
+    gap: int = 64,
+    splits: Mapping[str, float] = DEFAULT_SPLITS,
+    compress: str | None = None,
+    quiet: bool = False,
+) -> dict[str, int]:
+    """Cuts tiles and whole strips. Tiles that exist already are kept, so a stopped run goes on.
+
+    Args:
+        scene: A raster with any number of bands.
+        target: The folder to fill.
+        labels: A single-band raster on the same grid.
+        size: Tile height and width in pixels.
+        stride: Step between tiles. Defaults to ``size``: no overlap.
+        gap: Rows between strips that belong to no split.
+        splits: Share of the rows by split.
+        compress: GDAL compression of the tiles; none reads fastest.
+        quiet: No progress line.
+
+    Returns:
+        Number of tiles by split.
+
+    Raises:
+        ImageSizeError: If the label map has another size than the scene.
+        ConfigError: If the scene is too small.
+    """
+    target, stride = Path(target), stride or size
+    with rasterio.open(scene) as source:
+        height, width = source.shape
+    inputs = {'images': Path(scene)}
+    if labels is not None:
+        inputs['labels'] = Path(labels)
+        with rasterio.open(labels) as source:
+            if source.shape != (height, width):
+                raise ImageSizeError(
+                    f'is {source.shape}, the scene {(height, width)} pixels', path=labels
+                )
+    if width < size:
+        raise ConfigError(f'the scene is {width} pixels wide, less than a tile of {size}')
+    strips = make_strips(height, size, gap, splits)
+    jobs = []
+    for strip in strips:
+        for kind in inputs:
+            name = strip.name + ('' if kind == 'images' else f'_{kind}')
+            window = Window(0, strip.top, width, strip.bottom - strip.top)
+            jobs.append((kind, target / 'strips' / f'{name}.tif', window, 'deflate'))
+        for row in range(strip.top, strip.bottom - size + 1, stride):
+            for column in range(0, width - size + 1, stride):
+                for kind in inputs:
+                    path = target / kind / strip.name / f'{row:05d}_{column:05d}.tif'
+                    jobs.append((kind, path, Window(column, row, size, size), compress))
+    jobs = [job for job in jobs if not job[1].exists()]
+    sources = {kind: rasterio.open(path) for kind, path in inputs.items()}
+    try:
+        loop = jobs if quiet or not jobs else progress(jobs, 'cut tiles')
+        for kind, path, window, compression in loop:
+            _write_window(sources[kind], path, window, compression)
+    finally:
+        for source in sources.values():
+            source.close()
+    return {
+        strip.name: len(list((target / 'images' / strip.name).glob('*.tif'))) for strip in strips
+    }
+
+
+def _write_window(
+    source: rasterio.DatasetReader, path: Path, window: Window, compress: str | None
+) -> None:
+    profile = {
+        'driver': 'GTiff', 'count': source.count, 'dtype': source.dtypes[0], 'crs': source.crs,
+        'transform': source.window_transform(window), 'width': window.width,
+        'height': window.height, 'nodata': source.nodata, 'interleave': 'pixel',
+    }  # fmt: skip
+    if compress:
+        profile.update(compress=compress, tiled=True, blockxsize=256, blockysize=256)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(path.name + '.partial')
+    with rasterio.open(partial, 'w', **profile) as out:
+        out.write(source.read(window=window))
+        out.descriptions = source.descriptions
+        if source.count == 1 and 'palette' in str(source.colorinterp[0]):
+            out.write_colormap(1, source.colormap(1))
+    partial.replace(path)
+
+
+def main() -> None:
+    """The command."""
+    parser = argparse.ArgumentParser(description=__doc__.split('\n')[0])
+    parser.add_argument('scene', help='raster to cut')
+    parser.add_argument('target', help='folder to fill')
+    parser.add_argument('--labels', help='label raster on the same grid')
+    parser.add_argument('--size', type=int, default=128, help='tile size in pixels')
+    parser.add_argument('--stride', type=int, help='step between tiles (default: the size)')
+    parser.add_argument('--gap', type=int, default=64, help='rows between strips')
+    parser.add_argument('--compress', help='GDAL compression of the tiles, e.g. deflate')
+    args = parser.parse_args()
+    try:
+        counts = cut_tiles(
+            args.scene, args.target, args.labels, args.size, args.stride, args.gap,
+            compress=args.compress,
+        )  # fmt: skip
+    except MMRSFMError as error:
+        raise SystemExit(f'error: {error}') from None
+    print(f'{args.target}: ' + ', '.join(f'{name} {count}' for name, count in counts.items()))
+
+
+if __name__ == '__main__':
+    main()
