@@ -1,0 +1,72 @@
+# Copyright (c) mmrsfm contributors. Licensed under the Apache License 2.0.
+"""Semantic segmentation of single images with a trained model."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import torch
+from mmengine.config import Config
+from mmengine.dataset import Compose, pseudo_collate
+from mmengine.registry import init_default_scope
+from torch import nn
+
+from mmrsfm.checkpoints import read_checkpoint
+from mmrsfm.errors import IncompleteLoadError
+
+
+class SegmentationInferencer:
+    """Runs a segmentation config and its checkpoint on images that fit into memory.
+
+    Args:
+        config: A config file, or a loaded config, of an mmseg model.
+        checkpoint: The checkpoint of that config; every parameter must be in it.
+        device: For example ``'cpu'`` or ``'cuda:0'``.
+
+    Raises:
+        IncompleteLoadError: If the checkpoint does not fit the model exactly.
+    """
+
+    def __init__(
+        self, config: str | Path | Config, checkpoint: str | Path, device: str = 'cpu'
+    ) -> None:
+        import mmseg.models  # noqa: F401  (registers the segmentors)
+        from mmseg.registry import MODELS
+
+        self.cfg = config if isinstance(config, Config) else Config.fromfile(config)
+        init_default_scope('mmseg')
+        model_cfg = self.cfg.model.copy()
+        model_cfg.pop('init_cfg', None)
+        model_cfg.backbone = {k: v for k, v in model_cfg.backbone.items() if k != 'init_cfg'}
+        model: nn.Module = MODELS.build(model_cfg)
+        state = read_checkpoint(checkpoint)
+        result = model.load_state_dict(state.get('state_dict', state), strict=False)
+        if result.missing_keys or result.unexpected_keys:
+            raise IncompleteLoadError(
+                f'{checkpoint} does not fit the model of the config: missing '
+                f'{result.missing_keys[:5]}, left over {result.unexpected_keys[:5]}'
+            )
+        self.model = model.to(device).eval()
+        pipeline = self.cfg.test_dataloader.dataset.pipeline
+        self.pipeline = Compose([step for step in pipeline if 'Label' not in step['type']])
+
+    @property
+    def class_names(self) -> list[str] | None:
+        """Names of the classes, where the dataset of the config states them."""
+        metainfo = self.cfg.test_dataloader.dataset.get('metainfo') or {}
+        return list(metainfo['classes']) if 'classes' in metainfo else None
+
+    @torch.no_grad()
+    def __call__(self, image: str | Path) -> np.ndarray:
+        """Segments one image.
+
+        Args:
+            image: Path of an image that the test pipeline of the config can read.
+
+        Returns:
+            Class numbers, uint8 (H, W).
+        """
+        sample = self.pipeline({'img_path': str(image), 'reduce_zero_label': False})
+        output = self.model.test_step(pseudo_collate([sample]))[0]
+        return output.pred_sem_seg.data.squeeze(0).cpu().numpy().astype(np.uint8)
