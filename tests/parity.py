@@ -43,7 +43,8 @@ class Fixture:
 
     def tensor(self, name: str) -> torch.Tensor:
         self.used.add(name)
-        return torch.from_numpy(np.ascontiguousarray(self.arrays[name]))
+        # np.ascontiguousarray would make a vector of a scalar.
+        return torch.from_numpy(np.array(self.arrays[name], order='C'))
 
     def group(self, prefix: str) -> dict[str, torch.Tensor]:
         """Everything below ``prefix/``, keyed by the rest of the name."""

@@ -1,1 +1,5 @@
 # Copyright (c) mmrsfm contributors. Licensed under the Apache License 2.0.
+from mmrsfm.models.necks.cross_scale_mae_decoder import CrossScaleMAEDecoder
+from mmrsfm.models.necks.patch_predictor import PatchPredictor
+
+__all__ = ['CrossScaleMAEDecoder', 'PatchPredictor']

@@ -1,1 +1,4 @@
 # Copyright (c) mmrsfm contributors. Licensed under the Apache License 2.0.
+from mmrsfm.models.pretext.cross_scale_mae import CrossScaleMAE
+
+__all__ = ['CrossScaleMAE']
