@@ -1,0 +1,36 @@
+# The published schedule of Cross-Scale MAE: AdamW, 5e-5 for every 256 images of a batch, 40 epochs of
+# linear warm-up, half a cosine to 0, all for each iteration; mixed precision.
+optim_wrapper = dict(
+    type='AmpOptimWrapper',
+    loss_scale='dynamic',
+    optimizer=dict(type='AdamW', lr=5e-5 * 4096 / 256, betas=(0.9, 0.95), weight_decay=0.05),
+    # No decay for biases and one-dimensional parameters; class and mask token do decay.
+    paramwise_cfg=dict(norm_decay_mult=0.0, bias_decay_mult=0.0, flat_decay_mult=0.0),
+)
+
+param_scheduler = [
+    dict(
+        type='LinearLR',
+        # From 0, which MMEngine does not take.
+        start_factor=1e-9,
+        by_epoch=True,
+        begin=0,
+        end=40,
+        convert_to_iter_based=True,
+    ),
+    dict(
+        type='CosineAnnealingLR',
+        T_max=360,
+        eta_min=0.0,
+        by_epoch=True,
+        begin=40,
+        end=400,
+        convert_to_iter_based=True,
+    ),
+]
+
+train_cfg = dict(type='mmrsfm.EpochTrainLoop', max_epochs=400)
+default_hooks = dict(checkpoint=dict(interval=25))
+
+# Another batch size scales the learning rate with --auto-scale-lr.
+auto_scale_lr = dict(base_batch_size=4096)
