@@ -97,6 +97,10 @@ class CheckpointReadError(CheckpointError):
     """The file cannot be read as a checkpoint (truncated, not a checkpoint, missing)."""
 
 
+class CheckpointWriteError(CheckpointError):
+    """A checkpoint cannot be written (disk full, no permission)."""
+
+
 class UnsafeCheckpointError(CheckpointError):
     """The file would execute code, or holds classes outside the allow-list."""
 

@@ -1,1 +1,15 @@
 # Copyright (c) mmrsfm contributors. Licensed under the Apache License 2.0.
+from mmrsfm.engine.hooks import CheckpointHook
+from mmrsfm.engine.log_processor import LogProcessor
+from mmrsfm.engine.loops import EpochTrainLoop, IterTrainLoop
+from mmrsfm.engine.optimizers import BF16OptimWrapper
+from mmrsfm.engine.samplers import EpochSampler
+
+__all__ = [
+    'BF16OptimWrapper',
+    'CheckpointHook',
+    'EpochSampler',
+    'EpochTrainLoop',
+    'IterTrainLoop',
+    'LogProcessor',
+]

@@ -1,0 +1,29 @@
+# What every run has, of any task and any schedule. The task's config sets `default_scope` and,
+# where it wants another than MMEngine's, `visualizer`. A schedule sets `train_cfg`: logging and
+# checkpoints count in its unit, so that they are the same for epochs and for iterations.
+custom_imports = dict(imports=['mmrsfm'], allow_failed_imports=False)
+
+default_hooks = dict(
+    timer=dict(type='IterTimerHook'),
+    logger=dict(type='LoggerHook', interval=50),
+    param_scheduler=dict(type='ParamSchedulerHook'),
+    # Every epoch, or every val_interval iterations.
+    checkpoint=dict(type='mmrsfm.CheckpointHook', max_keep_ckpts=3),
+    sampler_seed=dict(type='DistSamplerSeedHook'),
+)
+
+log_processor = dict(type='mmrsfm.LogProcessor', window_size=10)
+log_level = 'INFO'
+
+env_cfg = dict(
+    cudnn_benchmark=False,
+    mp_cfg=dict(mp_start_method='fork', opencv_num_threads=0),
+    # On a machine without a GPU our tools take gloo instead.
+    dist_cfg=dict(backend='nccl'),
+)
+
+# Order, augmentation and masks of every sample follow from this, the epoch and the index.
+randomness = dict(seed=0, deterministic=False)
+
+load_from = None
+resume = False

@@ -1,0 +1,98 @@
+# Copyright (c) mmrsfm contributors. Licensed under the Apache License 2.0.
+"""What the commands in ``tools/`` share: arguments, errors in one sentence, exit codes."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Callable, Sequence
+
+from mmengine.config import Config, DictAction
+
+from mmrsfm.engine.launch import LAUNCHERS, configure_distributed, init_distributed, shut_down
+from mmrsfm.errors import ConfigError, DatasetNotFoundError, LaunchError, MMRSFMError
+
+EXIT_FAILED, EXIT_USAGE, EXIT_INTERRUPTED = 1, 2, 130
+
+
+def add_config_arguments(parser: argparse.ArgumentParser) -> None:
+    """Adds CONFIG, --cfg-options and --debug."""
+    parser.add_argument('config', help='config file, of mmrsfm or of any OpenMMLab library')
+    parser.add_argument(
+        '--cfg-options',
+        nargs='+',
+        action=DictAction,
+        metavar='KEY=VALUE',
+        help='override values of the config, e.g. train_cfg.max_epochs=5 val_cfg=None '
+        'model.backbone.out_indices="[2,5,8,11]"',
+    )
+    parser.add_argument(
+        '--debug', action='store_true', help='show tracebacks (also: MMRSFM_DEBUG=1)'
+    )
+
+
+def add_launcher_arguments(parser: argparse.ArgumentParser) -> None:
+    """Adds --launcher, and the --local-rank that old launchers of torch pass."""
+    parser.add_argument(
+        '--launcher', choices=LAUNCHERS, default='none', help='what started the processes'
+    )
+    parser.add_argument(
+        '--local_rank', '--local-rank', type=int, default=None, help=argparse.SUPPRESS
+    )
+
+
+def start_distributed(cfg: Config, args: argparse.Namespace) -> None:
+    """Starts torch.distributed as the command line and ``env_cfg.dist_cfg`` say.
+
+    Args:
+        cfg: The config, changed in place.
+        args: With ``launcher`` and ``local_rank``.
+    """
+    if args.local_rank is not None:
+        os.environ.setdefault('LOCAL_RANK', str(args.local_rank))
+    options = (cfg.get('env_cfg') or {}).get('dist_cfg') or {}
+    place = init_distributed(
+        args.launcher, options.get('backend'), options.get('port'), options.get('timeout')
+    )
+    configure_distributed(cfg, place, args.launcher)
+
+
+def run_command(
+    main: Callable[[argparse.Namespace], None],
+    parser: argparse.ArgumentParser,
+    argv: Sequence[str] | None = None,
+) -> int:
+    """Runs a command, and turns what a user can cause into one sentence.
+
+    Args:
+        main: The command.
+        parser: Its arguments, among them ``--debug``.
+        argv: The command line; by default the process's.
+
+    Returns:
+        The exit code: 0; 2 for a wrong argument or a file that is not there; 1 for any other error
+        of mmrsfm; 130 after Ctrl-C. Other exceptions pass.
+    """
+    args = parser.parse_args(argv)
+    debug = args.debug or os.environ.get('MMRSFM_DEBUG', '0') not in ('', '0')
+    try:
+        main(args)
+    except KeyboardInterrupt:
+        _say(parser, 'interrupted.')
+        return EXIT_INTERRUPTED
+    except (MMRSFMError, FileNotFoundError, PermissionError) as error:
+        if debug:
+            raise
+        usage = (ConfigError, LaunchError, DatasetNotFoundError, FileNotFoundError)
+        _say(parser, f'error: {error}\n(--debug shows where)')
+        return EXIT_USAGE if isinstance(error, usage) else EXIT_FAILED
+    finally:
+        shut_down()
+    return 0
+
+
+def _say(parser: argparse.ArgumentParser, text: str) -> None:
+    rank = os.environ.get('RANK')
+    where = parser.prog if rank is None else f'{parser.prog} [rank {rank}]'
+    print(f'{where}: {text}', file=sys.stderr, flush=True)

@@ -1,0 +1,220 @@
+# Copyright (c) mmrsfm contributors. Licensed under the Apache License 2.0.
+"""What both training loops share: addressed data, bad samples, and knowing where they are."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, MutableMapping
+from contextlib import contextmanager
+from copy import deepcopy
+from typing import TYPE_CHECKING, Any
+
+import torch
+from mmengine.dist import all_gather_object, get_rank, get_world_size
+from torch.utils.data import BatchSampler, DataLoader
+
+from mmrsfm.engine.random_state import capture_random_state, preserved_random_state
+from mmrsfm.engine.samplers import AddressedIndices, EpochSampler
+from mmrsfm.errors import CheckpointError, ConfigError, TooManyBadSamplesError
+from mmrsfm.randomness import derive_seed
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+_SHOWN = 20  # bad samples that a report names
+
+
+class ResumableLoop:
+    """Mixin of the training loops; see :class:`mmrsfm.engine.EpochTrainLoop` for its arguments.
+
+    The *cursor* of a loop says what comes next: ``epoch`` and ``batch`` within it, and ``iter``,
+    the number of steps made. It moves when a batch is taken, and goes to the next epoch before the
+    hooks of the epoch's end run, so that :meth:`state_dict` is right in whichever hook calls it.
+    """
+
+    runner: Any
+    dataloader: DataLoader
+    _epoch: int
+    _iter: int
+
+    def _address(
+        self,
+        runner: Any,
+        dataloader: DataLoader | dict,
+        on_bad_sample: str,
+        max_bad_samples: int,
+    ) -> DataLoader | dict:
+        """Wraps the dataset of a data loader config; call before the base class is initialised."""
+        if on_bad_sample not in ('raise', 'skip'):
+            raise ConfigError(
+                f"train_cfg: on_bad_sample must be 'raise' or 'skip', got {on_bad_sample!r}"
+            )
+        if max_bad_samples < 0:
+            raise ConfigError(f'train_cfg: max_bad_samples must be >= 0, got {max_bad_samples}')
+        self.on_bad_sample = on_bad_sample
+        self.max_bad_samples = max_bad_samples
+        self._bad_samples: list[Mapping[str, Any]] = []
+        self._cursor = {'epoch': 0, 'batch': 0, 'iter': 0}
+        self._train_random_state: dict[str, Any] | None = None
+        # Under diff_rank_seed MMEngine adds the rank; order and augmentation must not know it.
+        ranked = runner._randomness_cfg.get('diff_rank_seed', False)
+        self._seed: int = runner.seed - (get_rank() if ranked else 0)
+        if isinstance(dataloader, DataLoader):
+            if on_bad_sample == 'skip':
+                raise ConfigError(
+                    "train_cfg: on_bad_sample='skip' needs a train_dataloader given as a config"
+                )
+            return dataloader
+        from mmrsfm.datasets.addressed import AddressedDataset
+
+        cfg = deepcopy(dataloader)
+        cfg['dataset'] = dict(
+            type=AddressedDataset,
+            dataset=cfg['dataset'],
+            seed=self._seed,
+            on_error=on_bad_sample,
+            max_skips=max_bad_samples,
+        )
+        sampler = cfg.get('sampler')
+        if isinstance(sampler, MutableMapping) and str(sampler.get('type')).endswith(
+            'EpochSampler'
+        ):
+            sampler.setdefault('seed', self._seed)
+        return cfg
+
+    def _adopt_dataloader(self, infinite: bool) -> None:
+        """Takes over the data loader that the base class built."""
+        from mmrsfm.datasets.addressed import AddressedCollate
+
+        loader = self.dataloader
+        loader.collate_fn = AddressedCollate(loader.collate_fn)  # type: ignore[arg-type]
+        # A data loader draws a number each time it is iterated. From a generator of its own: the
+        # global one belongs to the model, and a resumed run iterates at other times.
+        generator = torch.Generator()
+        generator.manual_seed(derive_seed(self._seed, 'workers'))
+        loader.generator = generator
+        batch_sampler = loader.batch_sampler
+        sampler = getattr(batch_sampler, 'sampler', loader.sampler)
+        self._sampler: EpochSampler | None = None
+        self._indices: AddressedIndices | None = None
+        if isinstance(sampler, EpochSampler):
+            sampler.infinite = infinite
+            self._sampler = sampler
+        elif hasattr(batch_sampler, 'sampler'):
+            self._indices = AddressedIndices(sampler)
+            batch_sampler.sampler = self._indices  # type: ignore[union-attr]
+        # Batch samplers of other libraries take indices from the sampler in ways of their own.
+        self._knows_position = self._sampler is not None and type(batch_sampler) is BatchSampler
+        batch_size = getattr(batch_sampler, 'batch_size', None) or 1
+        self._samples_per_step = int(batch_size) * get_world_size()
+
+    def _enter_epoch(self, epoch: int) -> None:
+        """Tells the sampler which epoch is to be drawn."""
+        if self._sampler is not None:
+            self._sampler.set_epoch(epoch)
+        if self._indices is not None:
+            self._indices.epoch = epoch
+
+    def _take(self, data_batch: Any) -> None:
+        """Moves the cursor past a batch, and takes the records of bad samples out of it."""
+        self._cursor['batch'] += 1
+        self._cursor['iter'] = self._iter + 1
+        if self._knows_position:
+            assert self._sampler is not None
+            self._sampler.advance(self._samples_per_step)
+        records = ()
+        if isinstance(data_batch, MutableMapping):
+            records = data_batch.pop('skipped_samples', None) or ()
+        self._bad_samples.extend(records)
+        if len(self._bad_samples) > self.max_bad_samples and self.on_bad_sample == 'skip':
+            raise TooManyBadSamplesError(
+                f'{len(self._bad_samples)} samples of epoch {self._cursor["epoch"] + 1} could not '
+                f'be read, max_bad_samples={self.max_bad_samples}. The last ones:\n'
+                + _listing(self._bad_samples[-_SHOWN:])
+            )
+
+    def _report_bad_samples(self, epoch: int) -> None:
+        """Logs the bad samples of an epoch, from all ranks, and forgets them. A collective."""
+        if self.on_bad_sample != 'skip':
+            return
+        records = [item for part in all_gather_object(self._bad_samples) for item in part]
+        self._bad_samples = []
+        if not records:
+            return
+        hub = self.runner.message_hub
+        total = hub.runtime_info.get('bad_samples', 0) + len(records)
+        hub.update_info('bad_samples', total)
+        self.runner.logger.warning(
+            f'Epoch {epoch + 1}: {len(records)} samples could not be read and were replaced by the '
+            f'next ones ({total} in this run):\n{_listing(records)}'
+        )
+
+    @contextmanager
+    def _validating(self) -> Iterator[None]:
+        """Keeps a validation from moving the random generators of the training."""
+        with preserved_random_state() as state:
+            self._train_random_state = state
+            try:
+                yield
+            finally:
+                self._train_random_state = None
+
+    def random_state(self) -> dict[str, Any]:
+        """Returns the generator states with which training goes on, also during a validation."""
+        return self._train_random_state or capture_random_state()
+
+    def state_dict(self) -> dict[str, Any]:
+        """Returns where the loop is: ``epoch``, ``batch``, ``iter``, the state of the sampler."""
+        return {
+            **self._cursor,
+            'samples_per_step': self._samples_per_step,
+            'sampler': self._sampler.state_dict() if self._knows_position else None,  # type: ignore[union-attr]
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Continues where another run was; call before the first batch.
+
+        With another number of ranks or another batch size the loop continues at the right sample;
+        the number of steps is taken over as it is.
+
+        Args:
+            state: From :meth:`state_dict`.
+
+        Raises:
+            CheckpointError: If the data changed so that the position means other samples.
+        """
+        cursor = {key: int(state[key]) for key in ('epoch', 'batch', 'iter')}
+        if state['sampler'] is not None and self._knows_position:
+            assert self._sampler is not None
+            self._sampler.load_state_dict(state['sampler'])
+            self._seed = self._sampler.seed
+            dataset = self.dataloader.dataset
+            if hasattr(dataset, 'seed'):
+                dataset.seed = self._seed
+            if state['samples_per_step'] != self._samples_per_step:
+                cursor['batch'] = self._sampler.position // self._samples_per_step
+                self.runner.logger.warning(
+                    f'The checkpoint was written with {state["samples_per_step"]} samples per '
+                    f'step, this run has {self._samples_per_step}: it continues at the '
+                    'same sample; the schedule counts steps and is not converted.'
+                )
+        elif cursor['batch']:
+            self.runner.logger.warning(
+                'The position within the epoch is not restored: it needs mmrsfm.EpochSampler and '
+                'no batch_sampler, when saving and when resuming.'
+            )
+            cursor['batch'] = 0
+        if cursor['iter'] < 0 or cursor['epoch'] < 0:
+            raise CheckpointError(f'the state of the training loop is damaged: {cursor}')
+        self._cursor = cursor
+        self._iter = cursor['iter']
+
+
+def _listing(records: list[Mapping[str, Any]]) -> str:
+    lines = []
+    for record in records[:_SHOWN]:
+        band = record.get('band')
+        where = f'{record.get("path")}' + ('' if band is None else f', band {band}')
+        lines.append(f'  {where}: {record.get("reason")} (index {record.get("index")})')
+    if len(records) > _SHOWN:
+        lines.append(f'  ... and {len(records) - _SHOWN} more')
+    return '\n'.join(lines)
