@@ -1,1 +1,7 @@
 # Copyright (c) mmrsfm contributors. Licensed under the Apache License 2.0.
+"""Datasets and packing that need mmseg."""
+
+from mmrsfm.datasets.segmentation.geotiff_seg_dataset import GeoTIFFSegDataset
+from mmrsfm.datasets.segmentation.pack_seg_inputs import PackSegInputs
+
+__all__ = ['GeoTIFFSegDataset', 'PackSegInputs']

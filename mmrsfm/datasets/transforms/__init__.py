@@ -1,1 +1,30 @@
 # Copyright (c) mmrsfm contributors. Licensed under the Apache License 2.0.
+"""Transforms for imagery with any number of bands; light: no task library but mmpretrain."""
+
+from mmrsfm.datasets.transforms.center_crop import CenterCrop
+from mmrsfm.datasets.transforms.draw_mask_noise import DrawMaskNoise
+from mmrsfm.datasets.transforms.draw_scale_crop import DrawScaleCrop
+from mmrsfm.datasets.transforms.load_multi_band_image import LoadMultiBandImage
+from mmrsfm.datasets.transforms.load_seg_label import LoadSegLabel
+from mmrsfm.datasets.transforms.pack_inputs import PackInputs
+from mmrsfm.datasets.transforms.pad import Pad
+from mmrsfm.datasets.transforms.random_crop import RandomCrop
+from mmrsfm.datasets.transforms.random_flip import RandomFlip
+from mmrsfm.datasets.transforms.random_resized_crop import RandomResizedCrop
+from mmrsfm.datasets.transforms.random_rot90 import RandomRot90
+from mmrsfm.datasets.transforms.resize import Resize
+
+__all__ = [
+    'CenterCrop',
+    'DrawMaskNoise',
+    'DrawScaleCrop',
+    'LoadMultiBandImage',
+    'LoadSegLabel',
+    'PackInputs',
+    'Pad',
+    'RandomCrop',
+    'RandomFlip',
+    'RandomResizedCrop',
+    'RandomRot90',
+    'Resize',
+]

@@ -1,0 +1,231 @@
+# Copyright (c) mmrsfm contributors. Licensed under the Apache License 2.0.
+"""Gives every item of a dataset its own randomness, and bad files a policy."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, MutableMapping, Sequence
+from typing import Any
+
+import torch
+from torch.utils.data import Dataset, IterableDataset, get_worker_info
+
+from mmrsfm.errors import ConfigError, CorruptImageError, DataError, TooManyBadSamplesError
+from mmrsfm.randomness import derive_seed, seeded
+from mmrsfm.registry import DATASETS
+
+SKIPPED_KEY = 'skipped_samples'
+_OWN = ('dataset', 'seed', 'on_error', 'max_skips', 'epoch', '_rejected')
+_COUNTERS = 256  # one per data loader worker, so that they need no lock
+
+
+@DATASETS.register_module()
+class AddressedDataset(Dataset):
+    """Draws each item from generators seeded by (seed, epoch, index), whoever reads it.
+
+    The training loops of mmrsfm wrap the dataset of a config in this class. Transforms of every
+    OpenMMLab library draw from the global generators of Python, NumPy and torch; these are seeded
+    for one item and restored afterwards, so that an item does not depend on the worker, the rank or
+    the items before it. The epoch comes with the index (:class:`mmrsfm.randomness.SampleAddress`),
+    so that persistent workers see it; a plain index is drawn in :attr:`epoch`.
+
+    A file that cannot be read (a :class:`DataError` or any ``OSError`` from the pipeline) ends the
+    run with ``on_error='raise'``. With ``'skip'`` the next readable sample in the order of the
+    dataset takes its place, drawn with an address of its own, and the item says so under the key
+    ``'skipped_samples'``: a list of ``dict(index, epoch, path, band, reason)``, which
+    :class:`AddressedCollate` carries to the batch. Every other error is one of the program: it is
+    raised, with a note that names the sample.
+
+    MMEngine's datasets replace a sample whose pipeline returns ``None`` by a random one. Detection
+    pipelines do that on purpose, for a crop without boxes, so it is allowed; the replacement
+    follows from the address too, and is counted in :attr:`rejected_draws`. A broken file never
+    takes that way: the loading transforms raise.
+
+    All other attributes are those of the wrapped dataset, for reading and for writing.
+
+    Args:
+        dataset: A map-style dataset, or its config.
+        seed: Seed of the run, the same on all ranks.
+        on_error: ``'raise'`` or ``'skip'``.
+        max_skips: With ``'skip'``, how many samples in a row may be unreadable. (How many of an
+            epoch may be is counted by the training loop, over all workers.)
+
+    Attributes:
+        epoch: Epoch of items that are asked for by a plain index.
+
+    Raises:
+        ConfigError: For an iterable-style dataset or an unknown policy.
+        TooManyBadSamplesError: When an item is read, if too many in a row are unreadable.
+    """
+
+    dataset: Any
+    epoch: int
+
+    def __init__(
+        self, dataset: Any, seed: int = 0, on_error: str = 'raise', max_skips: int = 100
+    ) -> None:
+        if isinstance(dataset, Mapping):
+            dataset = DATASETS.build(dataset)
+        if isinstance(dataset, IterableDataset):
+            raise ConfigError('AddressedDataset needs a dataset with indices, got an iterable one')
+        if on_error not in ('raise', 'skip'):
+            raise ConfigError(f"on_error must be 'raise' or 'skip', got {on_error!r}")
+        self.dataset = dataset
+        self.seed = seed
+        self.on_error = on_error
+        self.max_skips = max_skips
+        self.epoch = 0
+        # Shared memory: workers count, the main process reads.
+        self._rejected = torch.zeros(_COUNTERS, dtype=torch.int64).share_memory_()
+        for inner in _innermost(dataset):
+            if hasattr(inner, '_rand_another'):
+                inner._rand_another = _CountedRedraw(inner, self._rejected)
+
+    def __getattr__(self, name: str) -> Any:
+        if name in _OWN or name.startswith('__'):  # not set yet: while unpickling
+            raise AttributeError(name)
+        return getattr(self.dataset, name)
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        # Hooks assign to `dataset.pipeline` and the like: that has to reach the wrapped dataset.
+        if name in _OWN:
+            super().__setattr__(name, value)
+        else:
+            setattr(self.dataset, name, value)
+
+    def __len__(self) -> int:
+        return len(self.dataset)
+
+    @property
+    def rejected_draws(self) -> int:
+        """How often a pipeline returned ``None`` and MMEngine drew another sample instead."""
+        return int(self._rejected.sum())
+
+    def __getitem__(self, index: int) -> Any:
+        """Returns the item at ``index`` (a ``SampleAddress`` or a plain int).
+
+        Raises:
+            DataError: A file cannot be read and the policy is to raise.
+            TooManyBadSamplesError: Too many in a row cannot be read.
+        """
+        epoch = getattr(index, 'epoch', self.epoch)
+        wanted = int(index)
+        if wanted < 0:
+            wanted += len(self)
+        skipped: list[dict[str, Any]] = []
+        position = wanted
+        while True:
+            address: tuple[int | str, ...] = (self.seed, epoch, position)
+            if position != wanted:
+                # Another draw than the sample's own, which may come in this epoch too.
+                address = (*address, 'instead of', wanted)
+            try:
+                with seeded(derive_seed(*address)):
+                    item = self.dataset[position]
+                break
+            except (DataError, OSError) as error:
+                named = self._named(error, position, epoch)
+                if self.on_error == 'raise':
+                    if named is error:
+                        raise
+                    raise named from error
+                skipped.append(_record(named, position, epoch))
+            except Exception as error:
+                error.add_note(self._where(position, epoch))
+                raise
+            position = (position + 1) % len(self)
+            if len(skipped) > self.max_skips or position == wanted:
+                last = skipped[-1]
+                raise TooManyBadSamplesError(
+                    f'{len(skipped)} samples in a row cannot be read; the last one: '
+                    f'{last["reason"]}',
+                    path=last['path'],
+                    hint='Repair the dataset, or raise max_bad_samples',
+                )
+        if skipped:
+            if not isinstance(item, MutableMapping):
+                raise ConfigError(
+                    "on_error='skip' needs a pipeline that returns a dict, got "
+                    f'{type(item).__name__}'
+                )
+            item[SKIPPED_KEY] = skipped
+        return item
+
+    def _named(self, error: Exception, position: int, epoch: int) -> DataError:
+        """The error as a :class:`DataError` that names the file and the sample."""
+        if not isinstance(error, DataError):
+            path = getattr(error, 'filename', None) or self._path(position)
+            error = CorruptImageError(f'cannot be read ({error})', path=path)
+        elif error.path is None:
+            error = type(error)(error.reason, self._path(position), error.band, error.hint)
+        error.add_note(self._where(position, epoch))
+        return error
+
+    def _where(self, position: int, epoch: int) -> str:
+        path = self._path(position)
+        name = type(self.dataset).__name__
+        return f'(sample {position} of {name}, epoch {epoch}, {path or "path unknown"})'
+
+    def _path(self, position: int) -> str | None:
+        try:
+            info = self.dataset.get_data_info(position)
+            path = info.get('img_path')
+        except Exception:  # only for a message: whatever is wrong here is reported elsewhere
+            return None
+        return str(path[0] if isinstance(path, (list, tuple)) else path) if path else None
+
+
+class AddressedCollate:
+    """Wraps a collate function: records of skipped samples reach the batch as one list.
+
+    The batch has the key ``'skipped_samples'`` only if a sample was skipped. A class, not a
+    closure, so that it can be sent to workers that are spawned.
+
+    Args:
+        collate: The collate function of the data loader.
+    """
+
+    def __init__(self, collate: Callable[[Sequence[Any]], Any]) -> None:
+        self.collate = collate
+
+    def __call__(self, items: Sequence[Any]) -> Any:
+        """Collates the items."""
+        records = [
+            record
+            for item in items
+            if isinstance(item, MutableMapping)
+            for record in item.pop(SKIPPED_KEY, ())
+        ]
+        batch = self.collate(items)
+        if records:
+            batch[SKIPPED_KEY] = records
+        return batch
+
+
+class _CountedRedraw:
+    """Stands in for ``BaseDataset._rand_another`` of one dataset."""
+
+    def __init__(self, dataset: Any, counters: torch.Tensor) -> None:
+        self.dataset = dataset
+        self.counters = counters
+
+    def __call__(self) -> Any:
+        worker = get_worker_info()
+        self.counters[0 if worker is None else 1 + worker.id % (_COUNTERS - 1)] += 1
+        return type(self.dataset)._rand_another(self.dataset)
+
+
+def _innermost(dataset: Any) -> list[Any]:
+    """The datasets below wrappers such as ConcatDataset and RepeatDataset."""
+    below = getattr(dataset, 'datasets', None) or [getattr(dataset, 'dataset', None)]
+    found = [one for part in below if part is not None for one in _innermost(part)]
+    return found or [dataset]
+
+
+def _record(error: DataError, index: int, epoch: int) -> dict[str, Any]:
+    return {
+        'index': index,
+        'epoch': epoch,
+        'path': error.path,
+        'band': error.band,
+        'reason': error.reason,
+    }

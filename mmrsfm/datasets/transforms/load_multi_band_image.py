@@ -1,0 +1,203 @@
+# Copyright (c) mmrsfm contributors. Licensed under the Apache License 2.0.
+"""Loads an image of any format, number of bands and data type."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from mmcv.transforms import BaseTransform
+
+from mmrsfm.datasets.raster import BACKENDS, Raster, read_raster
+from mmrsfm.datasets.transforms.geometry import fill_invalid
+from mmrsfm.errors import BandMismatchError, ConfigError, ImageSizeError
+from mmrsfm.registry import TRANSFORMS
+
+# Types that torch can collate and move; others are converted to float32.
+_WIRE_TYPES = ('uint8', 'int8', 'int16', 'uint16', 'int32', 'float32')
+
+
+@TRANSFORMS.register_module()
+class LoadMultiBandImage(BaseTransform):
+    """Loads GeoTIFF, TIFF, JPEG 2000, ``.npy``, PNG or JPEG with any number of bands.
+
+    Required keys: ``img_path``: a file, or a list of files with one band each (for example the
+    folder of a Sentinel-2 product), which may come at several resolutions: they are resampled
+    (bilinear) to the finest. Optional: ``band_names`` (all bands of the file, from the dataset) and
+    ``window`` (row, column, height, width).
+
+    Added keys: ``img`` (H, W, C), ``band_names`` (where known; otherwise absent), ``scale``
+    (``value = stored * scale + offset``), ``img_shape`` and ``ori_shape`` (H, W), ``geo`` (where
+    the file is georeferenced) and ``valid_mask`` (H, W, C) bool, only where something is invalid.
+    Invalid values in ``img`` are replaced by the mean of the band's valid ones, so that no later
+    step meets a NaN.
+
+    Args:
+        bands: Bands to load, by name or one-based number, in this order. ``None``: all.
+        band_names: Names of all bands of the file. ``None``: those of the sample, else the file's.
+        scale: Factor from stored numbers to values, one or one per loaded band. Give it here, or
+            leave stored numbers as they are and let the data preprocessor scale on the device.
+        offset: Added after scaling, one or one per loaded band.
+        nodata: ``'auto'``: what the file declares (values, mask band); ``None``: nothing; a number,
+            or one per loaded band: these values, instead of the file's. NaN and infinities are
+            always invalid.
+        backend: See :func:`mmrsfm.datasets.raster.read_raster`.
+        window: (row, column, height, width) in pixels; a window in the sample takes precedence.
+        expected_size: (H, W) that the image must have.
+        npy_order: ``'HWC'`` or ``'CHW'``, for ``.npy`` files.
+        to_float32: False keeps the stored integers, which are 2 to 4 times smaller on their way
+            to the device. With ``scale`` or ``offset`` the result is float32 in any case.
+
+    Raises:
+        DataError: One of its subclasses, with path and band: missing, corrupt, wrong bands, wrong
+            size, complex values.
+    """
+
+    def __init__(
+        self,
+        bands: Sequence[str | int] | None = None,
+        band_names: Sequence[str] | None = None,
+        scale: float | Sequence[float] | None = None,
+        offset: float | Sequence[float] | None = None,
+        nodata: str | float | Sequence[float | None] | None = 'auto',
+        backend: str = 'auto',
+        window: Sequence[int] | None = None,
+        expected_size: Sequence[int] | None = None,
+        npy_order: str = 'HWC',
+        to_float32: bool = True,
+    ) -> None:
+        if backend not in BACKENDS:
+            raise ConfigError(f'LoadMultiBandImage: backend must be one of {BACKENDS}')
+        if isinstance(nodata, str) and nodata != 'auto':
+            raise ConfigError("LoadMultiBandImage: nodata must be 'auto', None or numbers")
+        if npy_order not in ('HWC', 'CHW'):
+            raise ConfigError("LoadMultiBandImage: npy_order must be 'HWC' or 'CHW'")
+        if isinstance(bands, str) or isinstance(band_names, str):
+            raise ConfigError('LoadMultiBandImage: bands and band_names are lists')
+        self.bands = None if bands is None else list(bands)
+        self.band_names = None if band_names is None else tuple(band_names)
+        self.scale = scale
+        self.offset = offset
+        self.nodata = nodata
+        self.backend = backend
+        self.window = None if window is None else tuple(window)
+        self.expected_size = None if expected_size is None else tuple(expected_size)
+        self.npy_order = npy_order
+        self.to_float32 = to_float32
+
+    def transform(self, results: dict[str, Any]) -> dict[str, Any]:
+        """Reads the image; see the class."""
+        path = results['img_path']
+        names = self.band_names or results.get('band_names')
+        window: Any = results.get('window') or self.window
+        if isinstance(path, (list, tuple)):
+            raster = self._read_band_files(path, names, window)
+            path = path[0]
+        else:
+            raster = read_raster(path, self.bands, names, window, self.backend, self.npy_order)
+        image = raster.array
+        if self.expected_size is not None and image.shape[:2] != self.expected_size:
+            raise ImageSizeError(
+                f'{image.shape[0]} x {image.shape[1]} pixels (H x W), expected '
+                f'{self.expected_size[0]} x {self.expected_size[1]}',
+                path=path,
+            )
+        valid = self._find_valid(raster, path)
+        image = self._convert(image, path)
+        if valid is not None:
+            image = fill_invalid(image, valid)
+            results['valid_mask'] = valid
+        results['img'] = image
+        results['scale'] = _plain(self.scale)
+        if raster.band_names is not None:
+            results['band_names'] = raster.band_names
+        else:
+            results.pop('band_names', None)
+        if raster.geo is not None:
+            results['geo'] = raster.geo
+        results['img_shape'] = results['ori_shape'] = image.shape[:2]
+        return results
+
+    def _read_band_files(
+        self, paths: Sequence[str], names: Sequence[str] | None, window: Any
+    ) -> Raster:
+        from mmrsfm.datasets.raster import select_bands
+        from mmrsfm.datasets.transforms.band_files import read_band_files
+
+        positions = select_bands(len(paths), self.bands, names, paths[0])
+        chosen = None if names is None else tuple(names[i] for i in positions)
+        return read_band_files([paths[i] for i in positions], chosen, window)
+
+    def _find_valid(self, raster: Raster, path: str) -> np.ndarray | None:
+        """(H, W, C) bool, or ``None`` where everything is valid."""
+        image = raster.array
+        count = image.shape[2]
+        values: Sequence[float | None]
+        if self.nodata == 'auto':
+            values = raster.nodata
+        elif isinstance(self.nodata, (list, tuple)):
+            values = self._per_band('nodata', self.nodata, count, path)
+        else:
+            values = [self.nodata] * count  # type: ignore[list-item]
+        valid: np.ndarray | None = None
+        if np.issubdtype(image.dtype, np.floating):
+            finite = np.isfinite(image)
+            if not finite.all():
+                valid = finite
+        for band, value in enumerate(values):
+            stored = _as_stored(value, image.dtype)
+            if stored is None:
+                continue
+            hit = image[..., band] == stored
+            if hit.any():
+                if valid is None:
+                    valid = np.ones(image.shape, bool)
+                valid[..., band] &= ~hit
+        if self.nodata == 'auto' and raster.mask is not None and not raster.mask.all():
+            valid = np.ones(image.shape, bool) if valid is None else valid
+            valid &= raster.mask[..., None]
+        return valid
+
+    def _convert(self, image: np.ndarray, path: str) -> np.ndarray:
+        if self.scale is None and self.offset is None:
+            if self.to_float32 or image.dtype.name not in _WIRE_TYPES:
+                return image.astype(np.float32, copy=False)
+            return image
+        count = image.shape[2]
+        scale = 1.0 if self.scale is None else self.scale
+        offset = 0.0 if self.offset is None else self.offset
+        image = image.astype(np.float32)
+        image *= np.asarray(self._per_band('scale', scale, count, path), np.float32)
+        image += np.asarray(self._per_band('offset', offset, count, path), np.float32)
+        return image
+
+    @staticmethod
+    def _per_band(what: str, value: Any, count: int, path: str) -> Any:
+        if isinstance(value, (list, tuple)) and len(value) != count:
+            raise BandMismatchError(
+                f'{count} bands are loaded, but {what} has {len(value)} entries', path=path
+            )
+        return value
+
+    def __repr__(self) -> str:
+        options = ', '.join(f'{key}={value!r}' for key, value in vars(self).items())
+        return f'{type(self).__name__}({options})'
+
+
+def _as_stored(value: float | None, dtype: np.dtype) -> Any:
+    """The no-data value in the image's type, or ``None`` where the type cannot hold it."""
+    if value is None or not np.isfinite(value):
+        return None
+    if np.issubdtype(dtype, np.integer):
+        limits = np.iinfo(dtype)
+        whole = float(value).is_integer() and limits.min <= value <= limits.max
+        return dtype.type(int(value)) if whole else None
+    with np.errstate(over='ignore'):
+        return dtype.type(value)
+
+
+def _plain(scale: Any) -> Any:
+    if scale is None:
+        return 1.0
+    return tuple(scale) if isinstance(scale, (list, tuple)) else float(scale)

@@ -1,0 +1,177 @@
+# Copyright (c) mmrsfm contributors. Licensed under the Apache License 2.0.
+"""What the data preprocessors share: the contract, and normalisation of any number of bands."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from mmrsfm.contract import ImageryContract
+from mmrsfm.errors import BandMismatchError, ConfigError, ContractError
+
+
+class BandNormalization:
+    """Mixin of a data preprocessor: ``.contract``, checks of samples, and normalisation.
+
+    ``value = (stored * scale - mean) / std`` for each band, on the device; what is invalid becomes
+    0, the mean of its band.
+    """
+
+    contract: ImageryContract
+    scale_on_device: bool
+    mean: Tensor
+    std: Tensor
+
+    def _set_contract(
+        self,
+        mean: Sequence[float] | None,
+        std: Sequence[float] | None,
+        band_names: Sequence[str] | None,
+        sensor: str | None,
+        scale: float | None,
+        gsd: float | None,
+        licence: str | None,
+        scale_on_device: bool,
+    ) -> None:
+        if (mean is None) != (std is None):
+            raise ConfigError('data_preprocessor: give both mean and std, or neither')
+        if std is not None and not all(value > 0 and math.isfinite(value) for value in std):
+            raise ConfigError(f'data_preprocessor: std must be above 0 for every band, got {std}')
+        if scale_on_device and scale is None:
+            raise ConfigError('data_preprocessor: scale_on_device needs scale')
+        self.contract = ImageryContract(
+            band_names=None if band_names is None else tuple(band_names),
+            sensor=sensor,
+            scale=scale,
+            gsd=gsd,
+            mean=None if mean is None else tuple(float(value) for value in mean),
+            std=None if std is None else tuple(float(value) for value in std),
+            licence=licence,
+        )
+        self.scale_on_device = scale_on_device
+        count = self.contract.num_bands or 1
+        # Not persistent: they belong to the config, and would be unexpected keys elsewhere.
+        self.register_buffer(  # type: ignore[attr-defined]
+            'mean', torch.tensor(mean or [0.0] * count, dtype=torch.float32).view(-1, 1, 1), False
+        )
+        self.register_buffer(  # type: ignore[attr-defined]
+            'std', torch.tensor(std or [1.0] * count, dtype=torch.float32).view(-1, 1, 1), False
+        )
+        self._normalises = mean is not None
+
+    def check_sample(self, channels: int, sample: Any) -> None:
+        """Compares one sample with the contract.
+
+        Args:
+            channels: Number of channels of its image.
+            sample: Its data sample, with what its file says in the meta information; or ``None``.
+
+        Raises:
+            BandMismatchError: Other bands, another order or another number of them.
+            ContractError: Other units.
+        """
+        contract = self.contract
+        path = _meta(sample, 'img_path')
+        names = _meta(sample, 'band_names')
+        if contract.num_bands is not None and channels != contract.num_bands:
+            raise BandMismatchError(
+                f'the image has {channels} channel(s) {_listed(names)}, the data preprocessor '
+                f'expects {contract.num_bands} {_listed(contract.band_names)}',
+                path=path,
+                hint='Choose bands in mmrsfm.LoadMultiBandImage, or correct the data preprocessor',
+            )
+        both = contract.band_names is not None and names is not None
+        if both and tuple(names) != contract.band_names:
+            raise BandMismatchError(
+                f'its bands are {_listed(names)}, the data preprocessor expects '
+                f'{_listed(contract.band_names)}',
+                path=path,
+                hint='Choose bands=[...] in that order in mmrsfm.LoadMultiBandImage',
+            )
+        applied = _meta(sample, 'scale')
+        if contract.scale is None or applied is None:
+            return
+        expected = 1.0 if self.scale_on_device else contract.scale
+        every = applied if isinstance(applied, (list, tuple)) else (applied,)
+        if not all(math.isclose(one, expected, rel_tol=1e-5) for one in every):
+            raise ContractError(
+                f'{path}: the loader scaled by {applied}, but mean and std of the data '
+                f'preprocessor are for values scaled by {contract.scale}'
+                f'{" on the device (scale_on_device)" if self.scale_on_device else ""}. '
+                f'Set scale={expected} in mmrsfm.LoadMultiBandImage.'
+            )
+
+    def normalize(
+        self, images: Tensor, valid: Tensor | Sequence[Tensor | None] | None
+    ) -> tuple[Tensor, Tensor | Sequence[Tensor | None] | None]:
+        """Normalises images on their device.
+
+        Args:
+            images: (C, H, W) or (B, C, H, W), any real type.
+            valid: The validity masks: (C, H, W) bool for one image, or one for each of the batch;
+                ``None`` where everything is valid.
+
+        Returns:
+            Images as float32 with 0 where they are invalid, and the masks, to which pixels that are
+            not finite were added.
+        """
+        integer = not images.is_floating_point()
+        x = images.float()
+        fresh = x is not images  # otherwise the caller's tensor must not be written to
+        if not integer and not torch.isfinite(x.sum()):
+            finite = torch.isfinite(x)
+            if not finite.all():  # the sum of finite numbers can overflow
+                x = torch.where(finite, x, torch.zeros((), device=x.device))
+                fresh = True
+                valid = _add_invalid(valid, finite)
+        if self.scale_on_device:
+            factor = self.contract.scale or 1.0
+            x = x.mul_(factor) if fresh else x * factor
+            fresh = True
+        if self._normalises:
+            x = x.sub_(self.mean) if fresh else x - self.mean
+            x = x.div_(self.std)
+            fresh = True
+        if valid is None:
+            return x, valid
+        x = x if fresh else x.clone()
+        if isinstance(valid, Tensor):
+            x.masked_fill_(~valid, 0.0)
+        else:
+            for image, mask in zip(x, valid, strict=True):
+                if mask is not None:
+                    image.masked_fill_(~mask, 0.0)
+        return x, valid
+
+
+def valid_masks(data_samples: Sequence[Any] | None, device: torch.device) -> list[Tensor | None]:
+    """The masks of the samples on the device; ``None`` for a sample that is valid everywhere."""
+    masks = [getattr(sample, 'valid_mask', None) for sample in data_samples or ()]
+    return [None if mask is None else mask.to(device, non_blocking=True) for mask in masks]
+
+
+def _add_invalid(
+    valid: Tensor | Sequence[Tensor | None] | None, finite: Tensor
+) -> Tensor | Sequence[Tensor | None]:
+    if finite.ndim == 3:
+        return finite if valid is None else valid & finite  # type: ignore[operator]
+    known = [None] * len(finite) if valid is None else valid
+    merged: list[Tensor | None] = []
+    for mask, good in zip(known, finite, strict=True):
+        if good.all():
+            merged.append(mask)
+        else:
+            merged.append(good if mask is None else mask & good)
+    return merged
+
+
+def _meta(sample: Any, key: str) -> Any:
+    return None if sample is None else getattr(sample, key, None)
+
+
+def _listed(names: Sequence[str] | None) -> str:
+    return '(names unknown)' if names is None else f'[{", ".join(names)}]'
