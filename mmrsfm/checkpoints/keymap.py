@@ -41,7 +41,7 @@ class KeyMap:
 
 
 def block_pairs(theirs: str, ours: str, parts: Iterable[tuple[str, str]]) -> list[tuple[str, str]]:
-    """Pairs for the parts of numbered blocks, such as ``blocks.{n}`` and ``backbone.layers.{n}``."""
+    """Pairs for the parts of numbered blocks: ``blocks.{n}`` against ``backbone.layers.{n}``."""
     return [(f'{theirs}.{left}', f'{ours}.{right}') for left, right in parts]
 
 

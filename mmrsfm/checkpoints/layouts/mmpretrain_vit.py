@@ -12,7 +12,7 @@ from mmrsfm.checkpoints.layout import Layout, StateDict, apply_names, register_l
 from mmrsfm.checkpoints.layouts.mmrsfm_own import is_ours
 
 _SIGNATURE = ('pos_embed', 'patch_embed.projection.weight', 'layers.0.attn.qkv.weight')
-_PARTS = ('backbone.', 'neck.', 'head.', 'data_preprocessor.')
+_PARTS = ('backbone.', 'neck.', 'head.')
 
 
 @register_layout
@@ -23,6 +23,7 @@ class MMPretrainViTLayout(Layout):
     origin = 'mmpretrain (OpenMMLab): VisionTransformer, MAEViT'
     licence = 'Apache-2.0 (mmpretrain)'
     norm_style = 'pre'
+    dropped = ('*',)  # every part of a task model but the backbone
 
     def matches(self, state: Mapping[str, Any], meta: Mapping[str, Any]) -> bool:
         """See :meth:`mmrsfm.checkpoints.layout.Layout.matches`."""
@@ -33,7 +34,7 @@ class MMPretrainViTLayout(Layout):
     def to_mmrsfm(self, state: Mapping[str, Tensor]) -> tuple[StateDict, list[str]]:
         """See :meth:`mmrsfm.checkpoints.layout.Layout.to_mmrsfm`."""
         if any(name.startswith('backbone.') for name in state):
-            return apply_names(state, lambda name: name if name.startswith(_PARTS) else None)
+            return dict(state), []
         return apply_names(state, lambda name: f'backbone.{name}')
 
     def from_mmrsfm(self, state: Mapping[str, Tensor]) -> tuple[StateDict, list[str]]:

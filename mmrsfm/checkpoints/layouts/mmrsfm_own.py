@@ -29,7 +29,7 @@ class MMRSFMLayout(Layout):
     name = 'mmrsfm'
     origin = 'mmrsfm, and every OpenMMLab task model that holds one of its backbones'
     licence = "that of the weights: see the checkpoint's contract"
-    dropped = ('[!b]*', 'b[!a]*', 'bbox_head.*')  # every part of a task model but the backbone
+    dropped = ('*',)  # every part of a task model but the backbone
 
     def matches(self, state: Mapping[str, Any], meta: Mapping[str, Any]) -> bool:
         """See :meth:`mmrsfm.checkpoints.layout.Layout.matches`."""

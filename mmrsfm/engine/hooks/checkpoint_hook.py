@@ -11,6 +11,7 @@ from mmengine.hooks import CheckpointHook as BaseCheckpointHook
 from mmengine.model import is_model_wrapper
 from mmengine.runner import IterBasedTrainLoop
 
+from mmrsfm.checkpoints import describe_model
 from mmrsfm.engine.atomic_io import ATOMIC_BACKEND, atomic_write, remove_incomplete
 from mmrsfm.engine.loops.resumable import ResumableLoop
 from mmrsfm.engine.random_state import capture_random_state, restore_random_state
@@ -26,7 +27,8 @@ class CheckpointHook(BaseCheckpointHook):
 
     To what MMEngine writes it adds
 
-    * ``meta['mmrsfm_contract']``, from the model's data preprocessor, where that has a contract;
+    * ``meta['mmrsfm_contract']``, from the model's data preprocessor, where that has a contract, and
+      ``meta['mmrsfm_traits']`` (see :func:`mmrsfm.checkpoints.describe_model`);
     * ``checkpoint['mmrsfm']``, in checkpoints to resume from: ``version``; ``loop``, the state of
       the training loop and its sampler; ``random_state``, the generator states of each rank.
 
@@ -82,9 +84,7 @@ class CheckpointHook(BaseCheckpointHook):
     def before_save_checkpoint(self, runner: Any, checkpoint: dict[str, Any]) -> None:
         """Adds the contract and, in a checkpoint to resume from, the state. On the master only."""
         model = runner.model.module if is_model_wrapper(runner.model) else runner.model
-        contract = getattr(getattr(model, 'data_preprocessor', None), 'contract', None)
-        if contract is not None:
-            checkpoint['meta']['mmrsfm_contract'] = contract.to_dict()
+        checkpoint['meta'].update(describe_model(model))
         if self._random_states is not None:
             loop = runner.train_loop
             checkpoint[STATE_KEY] = {

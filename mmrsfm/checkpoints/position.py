@@ -1,0 +1,121 @@
+# Copyright (c) mmrsfm contributors. Licensed under the Apache License 2.0.
+"""Resizing learned position tables to the grid of the module that gets them."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from mmrsfm.errors import IncompleteLoadError
+
+_TABLES = ('pos_embed', 'decoder_pos_embed', 'absolute_pos_embed')
+Grid = tuple[int, int]
+
+
+def is_position_table(name: str, tensor: Tensor) -> bool:
+    """Whether an entry of a state dict is a table of shape (1, tokens, channels)."""
+    return name.rsplit('.', 1)[-1] in _TABLES and tensor.ndim == 3 and tensor.shape[0] == 1
+
+
+def stated_grid(module: nn.Module, name: str) -> Grid | None:
+    """Rows and columns that the owner of a table states.
+
+    mmpretrain's backbones and ours state ``patch_resolution``, our decoder ``grid``. A decoder that
+    states nothing has the grid of the backbone beside it.
+    """
+    owner: nn.Module | None = module
+    for part in name.split('.')[:-1]:
+        owner = getattr(owner, part, None)
+    for candidate in (owner, getattr(module, 'backbone', None)):
+        for attribute in ('patch_resolution', 'grid'):
+            value = getattr(candidate, attribute, None)
+            if value is not None and len(value) == 2:
+                return int(value[0]), int(value[1])
+    return None
+
+
+def resize_table(table: Tensor, source: Grid, target: Grid, extra: int = 1) -> Tensor:
+    """Bicubic interpolation of the patches' rows; the others (class token) are kept.
+
+    The same as mmpretrain's and MAE's: ``align_corners=False``, no anti-aliasing, in float32.
+
+    Args:
+        table: Shape (1, extra + rows * columns, D).
+        source: Rows and columns of the table.
+        target: Rows and columns wanted.
+        extra: Number of rows before those of the patches.
+
+    Returns:
+        Shape (1, extra + rows * columns of the target, D), in the dtype of the table.
+    """
+    grid = table[:, extra:].reshape(1, *source, -1).permute(0, 3, 1, 2)
+    grid = F.interpolate(grid.float(), size=target, mode='bicubic', align_corners=False)
+    return torch.cat([table[:, :extra], grid.flatten(2).transpose(1, 2).to(table.dtype)], dim=1)
+
+
+def fit_table(
+    name: str,
+    table: Tensor,
+    wanted: Tensor,
+    target: Grid | None,
+    source: Grid | None = None,
+) -> tuple[Tensor, str | None]:
+    """Makes a table of a checkpoint fit that of a module.
+
+    Args:
+        name: For messages.
+        table: The checkpoint's, shape (1, tokens, D).
+        wanted: The module's, shape (1, tokens, D).
+        target: Rows and columns that the module states; ``None``: square.
+        source: Rows and columns of the checkpoint's; ``None``: square, if it can be.
+
+    Returns:
+        The table, and what was done to it (``None``: nothing).
+
+    Raises:
+        IncompleteLoadError: If the grids are not known, or the channels differ.
+    """
+    if table.shape[2] != wanted.shape[2]:
+        raise IncompleteLoadError(
+            f'{name} has {table.shape[2]} channels in the checkpoint, {wanted.shape[2]} in the '
+            'module: the two are models of different size'
+        )
+    target = target or _square(wanted.shape[1])
+    if target is None and source is None and table.shape == wanted.shape:
+        return table, None
+    if source is None and target is not None:
+        source = _square(table.shape[1])
+        if source is None and table.shape == wanted.shape:
+            source = target
+    if source is None or target is None:
+        raise IncompleteLoadError(
+            f'{name} has {table.shape[1]} tokens in the checkpoint, {wanted.shape[1]} in the '
+            'module, and one of the grids is not square: state source_grid=(rows, columns)'
+        )
+    have = table.shape[1] - source[0] * source[1]
+    need = wanted.shape[1] - target[0] * target[1]
+    if have < need or have < 0:
+        raise IncompleteLoadError(
+            f'{name}: {table.shape[1]} tokens in the checkpoint are not a grid of {source[0]}x'
+            f'{source[1]} and the {need} further token(s) that the module has'
+        )
+    done = []
+    if have > need:
+        table = table[:, have - need :]
+        done.append(f'{have - need} leading token(s) cut off')
+    if source != target:
+        table = resize_table(table, source, target, need)
+        done.append(f'{source[0]}x{source[1]} -> {target[0]}x{target[1]}, bicubic')
+    return table, '; '.join(done) or None
+
+
+def _square(tokens: int) -> Grid | None:
+    """The square grid in a table of so many tokens, with or without one for the class."""
+    for extra in (1, 0):
+        side = math.isqrt(max(tokens - extra, 0))
+        if side and side * side == tokens - extra:
+            return side, side
+    return None
