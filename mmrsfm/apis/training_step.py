@@ -1,0 +1,301 @@
+# Copyright (c) mmrsfm contributors. Licensed under the Apache License 2.0.
+"""One training step of any config, in parts that can be timed."""
+
+from __future__ import annotations
+
+import re
+import sys
+import time
+from collections.abc import Iterator, Mapping
+from copy import deepcopy
+from pathlib import Path
+from typing import Any
+
+import torch
+from mmengine.config import Config
+from mmengine.logging import MMLogger
+from mmengine.model import BaseModel
+from mmengine.optim import build_optim_wrapper
+from mmengine.registry import MODELS, DefaultScope
+from mmengine.runner import Runner
+from torch import nn
+
+from mmrsfm.engine import run_config
+from mmrsfm.errors import ConfigError, DataError
+
+PARTS = ('data_wait', 'forward', 'backward', 'optimizer', 'step')
+
+
+class TrainingStep:
+    """The model, the optimizer and the batches of a config, outside a Runner.
+
+    Weights are initialised, never loaded: a time does not depend on their values.
+
+    Args:
+        cfg: A config of any task library.
+        device: For example ``'cpu'`` or ``'cuda'``.
+        batch_size: Images in a batch; default: that of ``train_dataloader``.
+        data: ``'real'``: the training data loader, with its workers; ``'random'``: one random
+            batch, made beforehand; ``'auto'``: real data where they can be found.
+        input_shape: (C, H, W) of a random image; default: what the model is made for.
+        amp: Mixed precision, as ``tools/train.py --amp``.
+
+    Attributes:
+        data: ``'real'`` or ``'random'``, as it turned out.
+        batch_size: Images in a batch.
+        note: Why random data were taken, or an empty string.
+
+    Raises:
+        ConfigError: If the config has no optimizer, or random inputs cannot be made for its model.
+    """
+
+    def __init__(
+        self,
+        cfg: Config,
+        device: str = 'cpu',
+        batch_size: int | None = None,
+        data: str = 'auto',
+        input_shape: tuple[int, int, int] | None = None,
+        amp: bool = False,
+    ) -> None:
+        self.cfg = deepcopy(cfg)
+        self.device = torch.device(device)
+        self.note = ''
+        if not self.cfg.get('optim_wrapper'):
+            raise ConfigError('the config has no optim_wrapper: it does not train')
+        run_config.register_scope(self.cfg.get('default_scope'))
+        run_config.set_dataloader_defaults(self.cfg)
+        if amp:
+            run_config.enable_amp(self.cfg)
+        elif str(self.cfg.optim_wrapper.get('type')).endswith(
+            ('AmpOptimWrapper', 'BF16OptimWrapper')
+        ):
+            self._drop_amp()
+        # Inner modules are built by bare names of the config's task library.
+        with DefaultScope.overwrite_default_scope(self.cfg.get('default_scope', 'mmengine')):
+            self.model = self._build_model()
+            self.optim_wrapper = build_optim_wrapper(self.model, self.cfg.optim_wrapper)
+            self.batch_size = int(batch_size or self._loader_cfg().get('batch_size', 1))
+            self.data = data
+            self._batches = self._open(data, input_shape)
+
+    def _drop_amp(self) -> None:
+        """A config with mixed precision is measured in float32 unless --amp is given."""
+        for name in ('loss_scale', 'dtype', 'use_fsdp'):
+            self.cfg.optim_wrapper.pop(name, None)
+        self.cfg.optim_wrapper['type'] = 'OptimWrapper'
+
+    def _build_model(self) -> nn.Module:
+        cfg = _without_pretrained(self.cfg.model)
+        if self.cfg.get('data_preprocessor') is not None:
+            cfg.setdefault('data_preprocessor', self.cfg.data_preprocessor)
+        model = MODELS.build(cfg)
+        logger = MMLogger.get_current_instance()
+        level = logger.level
+        # Otherwise two lines for every parameter.
+        logger.setLevel('WARNING')
+        try:
+            # Memory that was never written may hold denormals, which are slow.
+            model.init_weights()
+        finally:
+            logger.setLevel(level)
+        return model.to(self.device).train()
+
+    def _loader_cfg(self) -> Mapping[str, Any]:
+        return self.cfg.get('train_dataloader') or {}
+
+    def _open(self, data: str, shape: tuple[int, int, int] | None) -> Iterator[Any]:
+        if data != 'random':
+            try:
+                return self._real_batches()
+            except (DataError, FileNotFoundError, ConfigError) as error:
+                if data == 'real':
+                    raise
+                self.note = f'random data, because the real ones cannot be read: {error}'
+        self.data = 'random'
+        return self._random_batches(shape)
+
+    def _real_batches(self) -> Iterator[Any]:
+        from mmrsfm.datasets.addressed import AddressedCollate, AddressedDataset
+
+        if not self._loader_cfg():
+            raise ConfigError('the config has no train_dataloader')
+        cfg: Any = deepcopy(self._loader_cfg())
+        cfg['batch_size'] = self.batch_size
+        # As the training loops do.
+        cfg['dataset'] = dict(type=AddressedDataset, dataset=cfg['dataset'], seed=0)
+        loader = Runner.build_dataloader(cfg, seed=0)
+        loader.collate_fn = AddressedCollate(loader.collate_fn)
+        first = next(iter(loader), None)
+        if first is None:
+            raise ConfigError('the training set has less than one batch')
+
+        def batches() -> Iterator[Any]:
+            while True:
+                yield from loader
+
+        return batches()
+
+    def _random_batches(self, shape: tuple[int, int, int] | None) -> Iterator[Any]:
+        shape = shape or infer_input_shape(self.cfg, self.model)
+        batch = random_batch(self.model, self.batch_size, shape)
+
+        def batches() -> Iterator[Any]:
+            while True:
+                # A new dictionary each time: preprocessors write into it.
+                yield dict(batch)
+
+        return batches()
+
+    def run(self) -> dict[str, float]:
+        """Makes one step.
+
+        Returns:
+            Seconds for each of :data:`PARTS`; ``step`` is the sum of the others. A model with a
+            ``train_step`` of its own has only ``data_wait`` and ``step``.
+        """
+        times: dict[str, float] = {}
+        clock = _Clock(self.device)
+        batch = next(self._batches)
+        times['data_wait'] = clock.lap()
+        if type(self.model).train_step is not BaseModel.train_step:  # type: ignore[attr-defined]
+            self.model.train_step(batch, self.optim_wrapper)  # type: ignore[operator]
+            times['step'] = times['data_wait'] + clock.lap()
+            return times
+        model: Any = self.model
+        with self.optim_wrapper.optim_context(model):
+            prepared = model.data_preprocessor(batch, True)
+            losses = model._run_forward(prepared, mode='loss')
+        loss, _ = model.parse_losses(losses)
+        times['forward'] = clock.lap()
+        self.optim_wrapper.backward(self.optim_wrapper.scale_loss(loss))
+        times['backward'] = clock.lap()
+        self.optim_wrapper.step()
+        self.optim_wrapper.zero_grad()
+        times['optimizer'] = clock.lap()
+        times['step'] = sum(times.values())
+        return times
+
+
+class _Clock:
+    def __init__(self, device: torch.device) -> None:
+        self.device = device
+        self.lap()
+
+    def lap(self) -> float:
+        if self.device.type == 'cuda':
+            torch.cuda.synchronize(self.device)
+        now = time.perf_counter()
+        seconds = now - getattr(self, '_last', now)
+        self._last = now
+        return seconds
+
+
+def infer_input_shape(cfg: Config, model: nn.Module) -> tuple[int, int, int]:
+    """Returns the (C, H, W) that a model is made for.
+
+    The size is the crop of the training pipeline, or the ``img_size`` of the backbone; the bands
+    are those of the data preprocessor or of the backbone, else three.
+
+    Raises:
+        ConfigError: If the config gives no size.
+    """
+    backbone = cfg.model.get('backbone') or {}
+    mean = getattr(getattr(model, 'data_preprocessor', None), 'mean', None)
+    channels = backbone.get('in_channels') or (3 if mean is None else int(mean.numel()))
+    size: Any = None
+    for transform in (cfg.get('train_dataloader') or {}).get('dataset', {}).get('pipeline') or []:
+        if re.search('Crop', str(transform.get('type'))):
+            # Named differently by each library.
+            size = next(
+                (transform[k] for k in ('crop_size', 'size', 'scale') if k in transform), size
+            )
+    size = size or backbone.get('img_size')
+    if size is None:
+        raise ConfigError('the config gives no image size: say --input-shape C,H,W')
+    height, width = (size, size) if isinstance(size, int) else size
+    return int(channels), int(height), int(width)
+
+
+def random_batch(
+    model: nn.Module, batch_size: int, shape: tuple[int, int, int], seed: int = 0
+) -> dict[str, Any]:
+    """Makes a batch of random images with random labels, as a data loader would give it.
+
+    Args:
+        model: A pretraining algorithm or a classifier of mmpretrain, or a segmentor of mmseg.
+        batch_size: Number of images.
+        shape: (C, H, W).
+        seed: Seed.
+
+    Returns:
+        ``dict(inputs, data_samples)``: (B, C, H, W) float32, collated as mmpretrain's loaders do,
+        or a list of (C, H, W), as mmseg's do.
+
+    Raises:
+        ConfigError: If the model is of another kind.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    images = torch.randn(batch_size, *shape, generator=generator)
+    preprocessor = getattr(model, 'data_preprocessor', None)
+    mean, std = (getattr(preprocessor, name, None) for name in ('mean', 'std'))
+    if mean is not None and std is not None:
+        images = images * std.cpu().reshape(-1, 1, 1) + mean.cpu().reshape(-1, 1, 1)
+    samples = [_random_sample(model, shape, generator) for _ in range(batch_size)]
+    is_segmentor = type(samples[0]).__name__ == 'SegDataSample'
+    return {'inputs': list(images) if is_segmentor else images, 'data_samples': samples}
+
+
+def _random_sample(model: Any, shape: tuple[int, int, int], generator: torch.Generator) -> Any:
+    # Only looked for where something else imported it: an mmpretrain config needs no mmseg.
+    segmentors = sys.modules.get('mmseg.models.segmentors')
+    if segmentors is not None and isinstance(model, segmentors.BaseSegmentor):
+        from mmengine.structures import PixelData
+        from mmseg.structures import SegDataSample
+
+        classes = model.decode_head.num_classes
+        labels = torch.randint(classes, (1, *shape[1:]), generator=generator)
+        sample = SegDataSample(metainfo=dict(img_shape=shape[1:], ori_shape=shape[1:]))
+        sample.gt_sem_seg = PixelData(data=labels)
+        return sample
+    from mmpretrain.models import BaseClassifier, BaseSelfSupervisor
+    from mmpretrain.structures import DataSample
+
+    if isinstance(model, BaseSelfSupervisor):
+        return DataSample()
+    if isinstance(model, BaseClassifier):
+        classes = model.head.num_classes
+        return DataSample().set_gt_label(torch.randint(classes, (1,), generator=generator))
+    raise ConfigError(
+        f'random data cannot be made for a {type(model).__name__}: use the real ones (--data real)'
+    )
+
+
+def _without_pretrained(cfg: Any) -> Any:
+    """A copy of a model config without initialisers that read files."""
+    if isinstance(cfg, dict):
+        copy = type(cfg)({key: _without_pretrained(value) for key, value in cfg.items()})
+        init = copy.get('init_cfg')
+        if isinstance(init, dict) and str(init.get('type')).endswith('Pretrained'):
+            copy['init_cfg'] = None
+        return copy
+    if isinstance(cfg, list | tuple):
+        return type(cfg)(_without_pretrained(item) for item in cfg)
+    return cfg
+
+
+def peak_memory(device: torch.device | str) -> int:
+    """Returns the largest memory in bytes so far: of the process (CPU), or allocated (CUDA)."""
+    if torch.device(device).type == 'cuda':
+        return int(torch.cuda.max_memory_allocated(device))
+    try:
+        # Not ru_maxrss: a child inherits its parent's there.
+        found = re.search(r'VmHWM:\s+(\d+) kB', Path('/proc/self/status').read_text())
+        if found:
+            return int(found[1]) * 1024
+    except OSError:
+        pass
+    import resource
+
+    unit = 1 if sys.platform == 'darwin' else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit

@@ -1,0 +1,155 @@
+# Copyright (c) mmrsfm contributors. Licensed under the Apache License 2.0.
+"""A training step of any config, outside a Runner."""
+
+import pytest
+import torch
+from mmengine.config import Config
+from torch import nn
+
+from mmrsfm.apis.training_step import (
+    PARTS,
+    TrainingStep,
+    infer_input_shape,
+    peak_memory,
+    random_batch,
+)
+from mmrsfm.errors import ConfigError
+
+ARCH = dict(embed_dims=16, num_layers=1, num_heads=2, feedforward_channels=32)
+BACKBONE = dict(type='mmrsfm.CrossScaleViT', arch=ARCH, img_size=32, patch_size=16, in_channels=4)
+PREPROCESSOR = dict(
+    type='mmrsfm.MultiBandDataPreprocessor', mean=[5.0] * 4, std=[2.0] * 4, scale=1.0
+)
+OPTIM = dict(type='OptimWrapper', optimizer=dict(type='SGD', lr=0.1))
+
+
+def classifier(**changes):
+    cfg = dict(
+        default_scope='mmpretrain',
+        custom_imports=dict(imports=['mmrsfm']),
+        model=dict(
+            type='ImageClassifier',
+            backbone=dict(BACKBONE, out_type='avg_featmap'),
+            head=dict(type='LinearClsHead', num_classes=3, in_channels=16),
+            data_preprocessor=PREPROCESSOR,
+        ),
+        optim_wrapper=OPTIM,
+    )
+    return Config({**cfg, **changes})
+
+
+def pretraining():
+    cfg = classifier()
+    cfg.model = dict(
+        type='mmrsfm.CrossScaleMAE',
+        backbone=BACKBONE,
+        neck=dict(
+            type='mmrsfm.CrossScaleMAEDecoder',
+            img_size=32,
+            patch_size=16,
+            in_chans=4,
+            embed_dim=16,
+            decoder_embed_dim=16,
+            decoder_depth=1,
+            decoder_num_heads=2,
+        ),
+        predictor=dict(hidden_channels=16),
+        data_preprocessor=PREPROCESSOR,
+    )
+    return cfg
+
+
+def segmentor():
+    cfg = classifier(default_scope='mmseg')
+    cfg.model = dict(
+        type='EncoderDecoder',
+        backbone=dict(BACKBONE, out_type='featmap'),
+        decode_head=dict(
+            type='FCNHead',
+            in_channels=16,
+            channels=8,
+            num_convs=1,
+            num_classes=5,
+            norm_cfg=dict(type='BN'),
+        ),
+        data_preprocessor=dict(
+            type='mmrsfm.MultiBandSegDataPreprocessor', mean=[5.0] * 4, std=[2.0] * 4, size=(32, 32)
+        ),
+    )
+    return cfg
+
+
+@pytest.mark.parametrize('make', [classifier, pretraining, segmentor])
+def test_a_step_of_each_task_with_random_data(make):
+    step = TrainingStep(make(), batch_size=2, data='auto')
+    assert step.data == 'random'
+    assert 'no train_dataloader' in step.note
+    before = [p.detach().clone() for p in step.model.parameters() if p.requires_grad]
+    times = step.run()
+    assert tuple(times) == PARTS
+    assert times['step'] == pytest.approx(sum(times[part] for part in PARTS[:-1]))
+    after = [p for p in step.model.parameters() if p.requires_grad]
+    assert any(not torch.equal(a, b) for a, b in zip(before, after, strict=True))
+    step.run()  # the batch is unharmed
+
+
+def test_random_images_look_like_the_data():
+    model = TrainingStep(classifier(), batch_size=1).model
+    batch = random_batch(model, 8, (4, 32, 32))
+    assert batch['inputs'].shape == (8, 4, 32, 32)
+    assert batch['inputs'].mean().item() == pytest.approx(5, abs=0.1)
+    assert batch['inputs'].std().item() == pytest.approx(2, abs=0.1)
+    again = random_batch(model, 8, (4, 32, 32))
+    assert torch.equal(batch['inputs'], again['inputs'])
+
+
+def test_no_checkpoint_is_read():
+    cfg = classifier()
+    cfg.model.backbone.init_cfg = dict(type='mmrsfm.Pretrained', checkpoint='not/there.pth')
+    TrainingStep(cfg, batch_size=1).run()
+    assert cfg.model.backbone.init_cfg is not None
+
+
+def test_mixed_precision_is_chosen_on_the_command_line_only():
+    cfg = classifier(optim_wrapper=dict(OPTIM, type='AmpOptimWrapper', loss_scale='dynamic'))
+    assert type(TrainingStep(cfg, batch_size=1).optim_wrapper).__name__ == 'OptimWrapper'
+    step = TrainingStep(cfg, batch_size=1, amp=True)
+    assert type(step.optim_wrapper).__name__ in ('BF16OptimWrapper', 'AmpOptimWrapper')
+    if not torch.cuda.is_available():
+        step.run()
+
+
+def test_real_data_come_from_the_loader_of_the_config():
+    dataset = dict(type='CIFAR10', data_root='not/there', download=False, pipeline=[])
+    loader = dict(batch_size=2, num_workers=0, dataset=dataset, sampler=dict(type='DefaultSampler'))
+    cfg = classifier(train_dataloader=loader)
+    with pytest.raises((FileNotFoundError, RuntimeError)):
+        TrainingStep(cfg, data='real')
+    assert TrainingStep(cfg, data='random').batch_size == 2
+
+
+def test_the_input_shape_follows_the_config():
+    cfg = classifier()
+    model = nn.Module()
+    assert infer_input_shape(cfg, model) == (4, 32, 32)
+    cfg.train_dataloader = dict(
+        dataset=dict(pipeline=[dict(type='LoadX'), dict(type='RandomCrop', crop_size=(64, 48))])
+    )
+    assert infer_input_shape(cfg, model) == (4, 64, 48)
+    cfg = Config(dict(model=dict(type='X')))
+    with pytest.raises(ConfigError, match='--input-shape'):
+        infer_input_shape(cfg, model)
+
+
+def test_unknown_models_and_configs_without_training_are_refused():
+    with pytest.raises(ConfigError, match='random data cannot be made for a Linear'):
+        random_batch(nn.Linear(1, 1), 1, (1, 8, 8))
+    cfg = classifier(optim_wrapper=None)
+    with pytest.raises(ConfigError, match='no optim_wrapper'):
+        TrainingStep(cfg)
+
+
+def test_peak_memory_is_at_least_what_was_touched():
+    before = peak_memory('cpu')
+    block = torch.ones(64 * 2**20 // 4)
+    assert peak_memory('cpu') >= max(before, block.numel() * 4)
