@@ -245,9 +245,10 @@ def _read_rasterio(request: _Request) -> Raster:
             nodata = tuple(source.nodatavals[position] for position in positions)
             geo = None
             if source.crs is not None or not source.transform.is_identity:
-                transform = source.window_transform(window)
+                a, b, c, d, e, f = tuple(source.transform)[:6]
+                corner = (a, b, a * column + b * row + c, d, e, d * column + e * row + f)
                 crs = source.crs.to_string() if source.crs is not None else None
-                geo = {'crs': crs, 'transform': tuple(transform)[:6]}
+                geo = {'crs': crs, 'transform': corner}
             return Raster(array.transpose(1, 2, 0), names, nodata, mask, geo, source.shape)
 
 
