@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import copy
 from pathlib import Path
 
 import numpy as np
@@ -36,9 +37,13 @@ class SegmentationInferencer:
 
         self.cfg = config if isinstance(config, Config) else Config.fromfile(config)
         init_default_scope('mmseg')
-        model_cfg = self.cfg.model.copy()
+        model_cfg = copy.deepcopy(self.cfg.model)
+        # As MMEngine's runner does.
+        if self.cfg.get('data_preprocessor') is not None:
+            model_cfg.setdefault('data_preprocessor', self.cfg.data_preprocessor)
+        # The checkpoint brings every weight: nothing else is to be read.
         model_cfg.pop('init_cfg', None)
-        model_cfg.backbone = {k: v for k, v in model_cfg.backbone.items() if k != 'init_cfg'}
+        model_cfg.backbone.pop('init_cfg', None)
         model: nn.Module = MODELS.build(model_cfg)
         state = read_checkpoint(checkpoint)
         result = model.load_state_dict(state.get('state_dict', state), strict=False)

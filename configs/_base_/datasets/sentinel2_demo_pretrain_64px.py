@@ -1,0 +1,27 @@
+_base_ = './sentinel2_demo.py'
+
+data_preprocessor = dict(type='mmrsfm.MultiBandDataPreprocessor', **_base_.contract)
+
+train_pipeline = [
+    _base_.load_image,
+    # Half a tile to a quarter of it: 64 pixels of the result are 45 to 90 of the scene.
+    dict(type='mmrsfm.RandomResizedCrop', size=64, scale=(0.125, 0.5), interpolation='bilinear'),
+    dict(type='mmrsfm.RandomFlip', prob=0.5, direction=['horizontal', 'vertical']),
+    dict(type='mmrsfm.DrawMaskNoise', patch_size=8, num_views=2),
+    dict(type='mmrsfm.DrawScaleCrop'),
+    dict(type='mmrsfm.PackInputs'),
+]
+
+train_dataloader = dict(
+    batch_size=32,
+    num_workers=1,
+    persistent_workers=True,
+    drop_last=True,
+    sampler=dict(type='mmrsfm.EpochSampler', shuffle=True),
+    dataset=dict(
+        type='mmrsfm.TileDataset',
+        data_root='data/sentinel2_demo',
+        data_prefix=dict(img_path='images/train'),
+        pipeline=train_pipeline,
+    ),
+)

@@ -1,0 +1,46 @@
+# The quickstart's segmentation model from random weights: what the pretrained one is compared with.
+_base_ = ['../_base_/datasets/sentinel2_demo_seg_128px.py', '../_base_/default_runtime.py']
+default_scope = 'mmseg'
+
+norm_cfg = dict(type='BN', requires_grad=True)
+model = dict(
+    type='EncoderDecoder',
+    backbone=dict(
+        type='mmrsfm.CrossScaleViT',
+        arch='tiny',
+        img_size=128,
+        patch_size=8,
+        in_channels=13,
+        out_type='pyramid',
+        out_indices=(0, 1, 2, 3),
+        pyramid_norm_cfg=norm_cfg,
+    ),
+    decode_head=dict(
+        type='UPerHead',
+        in_channels=[128, 128, 128, 128],
+        in_index=[0, 1, 2, 3],
+        pool_scales=(1, 2, 3, 6),
+        channels=64,
+        num_classes=4,
+        norm_cfg=norm_cfg,
+        align_corners=False,
+        loss_decode=dict(type='CrossEntropyLoss', use_sigmoid=False, avg_non_ignore=True),
+    ),
+    # Tiles are predicted as they are, larger images in overlapping windows of their size.
+    test_cfg=dict(mode='slide', crop_size=(128, 128), stride=(96, 96)),
+)
+
+optim_wrapper = dict(
+    type='OptimWrapper',
+    optimizer=dict(type='AdamW', lr=5e-4, weight_decay=0.05),
+    paramwise_cfg=dict(norm_decay_mult=0.0, bias_decay_mult=0.0),
+)
+param_scheduler = [
+    dict(type='LinearLR', start_factor=1e-3, by_epoch=False, end=15),
+    dict(type='PolyLR', power=1.0, by_epoch=False, begin=15, end=150),
+]
+train_cfg = dict(type='mmrsfm.IterTrainLoop', max_iters=150, val_interval=150)
+default_hooks = dict(
+    logger=dict(interval=5),
+    checkpoint=dict(interval=150, by_epoch=False, max_keep_ckpts=1),
+)
