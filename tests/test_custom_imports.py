@@ -49,7 +49,7 @@ log_processor = dict(by_epoch=False)
 
 SEGMENTATION = (
     """
-_base_ = ['mmseg::_base_/models/upernet_vit-b16_ln_mln.py', 'mmseg::_base_/default_runtime.py']
+_base_ = ['CONFIGS/_base_/models/upernet_vit-b16_ln_mln.py', 'CONFIGS/_base_/default_runtime.py']
 model = dict(
     pretrained=None,
     data_preprocessor=dict(size=(32, 32)),
@@ -161,8 +161,10 @@ def test_two_iterations_by_the_trainer_of_the_library(library, text, tmp_path):
     write_images(tmp_path / 'data' / 'ann', labels=True)
     for name in ('field', 'town'):
         write_images(tmp_path / 'data' / 'classes' / name)
-    (tmp_path / 'config.py').write_text(text + HEADER.format(scope=library))
     package = Path(importlib.util.find_spec(library).origin).parent
+    # Not 'mmseg::': MMEngine looks for 'mmsegmentation', the fork has another name.
+    text = text.replace('CONFIGS', str(package / '.mim' / 'configs'))
+    (tmp_path / 'config.py').write_text(text + HEADER.format(scope=library))
     run([str(package / '.mim' / 'tools' / 'train.py'), 'config.py'], tmp_path)
     (checkpoint,) = (tmp_path / 'work').glob('*.pth')
     assert checkpoint.name == 'iter_2.pth'
