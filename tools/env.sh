@@ -16,8 +16,12 @@ die() {
 # A Python 3.11 or 3.12 that can make a virtual environment and compile extensions.
 find_python() {
   local candidate seen='' reason
-  for candidate in ${MMRSFM_PYTHON:-} python3.11 python3.12 python3 python; do
-    command -v "$candidate" >/dev/null 2>&1 || continue
+  # A Python that the user names is the only candidate.
+  for candidate in ${MMRSFM_PYTHON:-python3.11 python3.12 python3 python}; do
+    command -v "$candidate" >/dev/null 2>&1 || {
+      [ -z "${MMRSFM_PYTHON:-}" ] || seen="$seen $candidate is no command;"
+      continue
+    }
     reason=$("$candidate" - 2>/dev/null <<'PY'
 import os
 import sys
@@ -42,14 +46,14 @@ PY
     fi
     seen="$seen $candidate $reason;"
   done
-  die "no usable Python 3.11 or 3.12 was found (${seen:- none on PATH;} set MMRSFM_PYTHON to name one)."
+  die "no usable Python 3.11 or 3.12 was found (${seen:- none on PATH;} set MMRSFM_PYTHON to name another)."
 }
 
 check_compiler() {
-  local cxx=${CXX:-c++} dir
-  command -v "${cxx%% *}" >/dev/null 2>&1 || cxx=g++
+  local cxx=${CXX:-} dir
+  [ -n "$cxx" ] || { command -v c++ >/dev/null 2>&1 && cxx=c++; } || cxx=g++
   command -v "${cxx%% *}" >/dev/null 2>&1 ||
-    die "no C++ compiler was found; install one (Debian: apt-get install g++) or set CXX."
+    die "no C++ compiler was found ('${cxx%% *}' is no command); install one (Debian: apt-get install g++) or set CXX."
   dir=$(mktemp -d)
   printf '#include <vector>\nint main() { return std::vector<int>().size(); }\n' >"$dir/a.cpp"
   $cxx -std=c++17 "$dir/a.cpp" -o "$dir/a" >"$dir/log" 2>&1 || {
