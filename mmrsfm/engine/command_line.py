@@ -85,7 +85,10 @@ def run_command(
         if debug:
             raise
         usage = (ConfigError, LaunchError, DatasetNotFoundError, FileNotFoundError)
-        _say(parser, f'error: {error}\n(--debug shows where)')
+        reason = str(error)
+        if not isinstance(error, MMRSFMError) and error.filename is not None:
+            reason = f'{error.filename}: {error.strerror}'
+        _say(parser, f'error: {reason}\n(--debug shows where)')
         return EXIT_USAGE if isinstance(error, usage) else EXIT_FAILED
     finally:
         shut_down()

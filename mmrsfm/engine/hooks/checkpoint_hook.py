@@ -27,8 +27,8 @@ class CheckpointHook(BaseCheckpointHook):
 
     To what MMEngine writes it adds
 
-    * ``meta['mmrsfm_contract']``, from the model's data preprocessor, where that has a contract, and
-      ``meta['mmrsfm_traits']`` (see :func:`mmrsfm.checkpoints.describe_model`);
+    * ``meta['mmrsfm_contract']``, from the model's data preprocessor, where that has a contract,
+      and ``meta['mmrsfm_traits']`` (see :func:`mmrsfm.checkpoints.describe_model`);
     * ``checkpoint['mmrsfm']``, in checkpoints to resume from: ``version``; ``loop``, the state of
       the training loop and its sampler; ``random_state``, the generator states of each rank.
 

@@ -56,6 +56,10 @@ class EpochTrainLoop(ResumableLoop, EpochBasedTrainLoop):
 
     def run(self) -> nn.Module:
         """Trains, and returns the model."""
+        with self._stopping_workers():
+            return self._run()
+
+    def _run(self) -> nn.Module:
         self.runner.call_hook('before_train')
         while self._epoch < self._max_epochs and not self.stop_training:
             self.run_epoch()

@@ -52,8 +52,10 @@ class IterTrainLoop(ResumableLoop, IterBasedTrainLoop):
 
     def run(self) -> nn.Module:
         """Trains, and returns the model."""
-        if not self._knows_position:
-            return super().run()
+        with self._stopping_workers():
+            return self._run() if self._knows_position else super().run()
+
+    def _run(self) -> nn.Module:
         self.runner.call_hook('before_train')
         self.runner.call_hook('before_train_epoch')
         # Only now: hooks of before_train restore the position, and workers fetch ahead.

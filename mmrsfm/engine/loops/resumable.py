@@ -158,6 +158,22 @@ class ResumableLoop:
             finally:
                 self._train_random_state = None
 
+    @contextmanager
+    def _stopping_workers(self) -> Iterator[None]:
+        """Lets persistent workers end with the training.
+
+        Runner and loops refer to one another, so that they are freed by the garbage collector; a
+        data loader that it frees waits five seconds for each worker, as their queues are closed
+        first.
+        """
+        try:
+            yield
+        finally:
+            validation = self.runner._val_loop
+            for loader in (self.dataloader, getattr(validation, 'dataloader', None)):
+                if getattr(loader, '_iterator', None) is not None:
+                    loader._iterator = None  # type: ignore[union-attr]
+
     def random_state(self) -> dict[str, Any]:
         """Returns the generator states with which training goes on, also during a validation."""
         return self._train_random_state or capture_random_state()

@@ -1,0 +1,233 @@
+# Copyright (c) mmrsfm contributors. Licensed under the Apache License 2.0.
+"""Exact resume, and the policy for bad samples."""
+
+import itertools
+from copy import deepcopy
+
+import pytest
+import torch
+from mmengine.config import Config
+from mmengine.hooks import Hook
+from mmengine.runner import Runner
+
+from mmrsfm.errors import CheckpointError, ConfigError, CorruptImageError, TooManyBadSamplesError
+from tests.test_engine.toy import write_config
+
+_numbers = itertools.count()
+
+
+@pytest.fixture(autouse=True)
+def _quick(monkeypatch):
+    # It asks compilers and drivers for their versions: seconds, and nothing of ours.
+    monkeypatch.setattr('mmengine.runner.runner.collect_env', dict)
+    # On a busy disk one takes up to half a minute; test_checkpoint_hook.py does it.
+    monkeypatch.setattr('os.fsync', lambda handle: None)
+
+
+class StoppedError(Exception):
+    """What ends a run in these tests, as a kill would."""
+
+
+class InterruptHook(Hook):
+    priority = 'LOWEST'
+
+    def __init__(self, iteration):
+        self.iteration = iteration
+
+    def after_train_iter(self, runner, batch_idx, data_batch=None, outputs=None):
+        if runner.iter + 1 == self.iteration:
+            raise StoppedError
+
+
+class TraceHook(Hook):
+    priority = 'LOWEST'
+
+    def __init__(self):
+        self.losses, self.samples, self.batches = [], [], []
+
+    def after_train_iter(self, runner, batch_idx, data_batch=None, outputs=None):
+        self.losses.append(outputs['loss'].item())
+        self.samples.append([int(i) for i in data_batch['index']])
+        self.batches.append(batch_idx)
+
+
+def build(folder, work_dir, **options):
+    cfg = Config.fromfile(write_config(folder))
+    cfg.merge_from_dict(deepcopy(options))  # merging takes _delete_ out
+    cfg.work_dir = str(work_dir)
+    # MMEngine keeps a message hub per name, and names runs by the second.
+    cfg.experiment_name = f'run{next(_numbers)}'
+    return Runner.from_cfg(cfg)
+
+
+def train(folder, work_dir, interrupt=None, **options):
+    runner = build(folder, work_dir, **options)
+    trace = TraceHook()
+    runner.register_hook(trace)
+    if interrupt is not None:
+        runner.register_hook(InterruptHook(interrupt))
+        with pytest.raises(StoppedError):
+            runner.train()
+    else:
+        runner.train()
+    return runner, trace
+
+
+def flat(lists):
+    return list(itertools.chain.from_iterable(lists))
+
+
+def equal(a, b):
+    return all(torch.equal(x, b[name]) for name, x in a.items())
+
+
+EPOCHS = {'train_cfg.max_epochs': 3, 'default_hooks.checkpoint.max_keep_ckpts': -1}
+ITERS = {
+    'train_cfg': dict(_delete_=True, type='mmrsfm.IterTrainLoop', max_iters=15, val_interval=4),
+    'default_hooks.checkpoint.max_keep_ckpts': -1,
+}
+EVERY_4 = {
+    'default_hooks.checkpoint.by_epoch': False,
+    'default_hooks.checkpoint.interval': 4,
+}
+
+
+@pytest.mark.parametrize('workers', [0, 2])
+@pytest.mark.parametrize(
+    ('options', 'interrupt', 'checkpoint'),
+    [
+        pytest.param(EPOCHS, 7, 'epoch_1.pth', id='epochs-at-the-end-of-one'),
+        pytest.param(EPOCHS | EVERY_4, 9, 'iter_8.pth', id='epochs-within-one'),
+        pytest.param(ITERS, 9, 'iter_8.pth', id='iterations'),
+    ],
+)
+def test_resumed_run_equals_the_uninterrupted_one(
+    tmp_path, options, interrupt, checkpoint, workers
+):
+    options = options | {
+        'train_dataloader.num_workers': workers,
+        'train_dataloader.persistent_workers': workers > 0,
+    }
+    whole, trace = train(tmp_path, tmp_path / 'whole', **options)
+    assert len(trace.losses) == 15
+    train(tmp_path, tmp_path / 'cut', interrupt=interrupt, **options)
+    torch.rand(17)  # another process would be elsewhere, too
+    path = tmp_path / 'cut' / checkpoint
+    resumed, rest = train(tmp_path, tmp_path / 'cut', **options, load_from=str(path), resume=True)
+    done = 15 - len(rest.losses)
+    assert done == int(checkpoint[-5]) * (5 if 'epoch' in checkpoint else 1)
+    assert rest.samples == trace.samples[done:]
+    assert rest.losses == trace.losses[done:]
+    assert rest.batches == trace.batches[done:]
+    assert equal(whole.model.state_dict(), resumed.model.state_dict())
+    assert resumed.iter == 15
+
+
+def test_workers_do_not_matter(tmp_path):
+    traces = [
+        train(tmp_path, tmp_path / str(workers), **{'train_dataloader.num_workers': workers})[1]
+        for workers in (0, 2)
+    ]
+    assert traces[0].losses == traces[1].losses
+
+
+def test_resume_reads_no_sample_twice(tmp_path):
+    options = EPOCHS | EVERY_4
+    train(tmp_path, tmp_path, interrupt=9, **options)
+    runner = build(
+        tmp_path, tmp_path, **options, load_from=str(tmp_path / 'iter_8.pth'), resume=True
+    )
+    log = []
+    runner.train_loop.dataloader.dataset.log = log
+    runner.train()
+    assert len(log) == 2 * (15 - 8)
+
+
+def test_load_from_starts_at_the_beginning(tmp_path):
+    train(tmp_path, tmp_path / 'a', **EPOCHS)
+    _, trace = train(
+        tmp_path, tmp_path / 'b', **EPOCHS, load_from=str(tmp_path / 'a' / 'epoch_2.pth')
+    )
+    assert len(trace.losses) == 15
+
+
+def test_resume_with_another_batch_size_continues_at_the_sample(tmp_path):
+    options = EPOCHS | EVERY_4
+    _, trace = train(tmp_path, tmp_path, interrupt=9, **options)
+    used = flat(trace.samples[5:8])  # three batches of the second epoch
+    _, rest = train(
+        tmp_path,
+        tmp_path,
+        **options,
+        load_from=str(tmp_path / 'iter_8.pth'),
+        resume=True,
+        **{'train_dataloader.batch_size': 4},
+    )
+    assert sorted(used + rest.samples[0]) == list(range(10))
+
+
+def test_resume_with_another_dataset_is_refused(tmp_path):
+    train(tmp_path, tmp_path, interrupt=6, **EPOCHS)
+    with pytest.raises(CheckpointError, match='has 9 now'):
+        train(
+            tmp_path,
+            tmp_path,
+            **EPOCHS,
+            load_from=str(tmp_path / 'epoch_1.pth'),
+            resume=True,
+            **{'train_dataloader.dataset.size': 9},
+        )
+
+
+@pytest.mark.parametrize('options', [EPOCHS, ITERS], ids=['epochs', 'iterations'])
+def test_samplers_of_mmengine_run_and_resume_as_there(tmp_path, options):
+    kind = 'DefaultSampler' if options is EPOCHS else 'InfiniteSampler'
+    options = options | {'train_dataloader.sampler': dict(_delete_=True, type=kind, shuffle=True)}
+    name = 'epoch_1.pth' if options['train_dataloader.sampler']['type'][0] == 'D' else 'iter_4.pth'
+    train(tmp_path, tmp_path, interrupt=6, **options)
+    resumed, _ = train(tmp_path, tmp_path, **options, load_from=str(tmp_path / name), resume=True)
+    assert resumed.iter == 15
+
+
+@pytest.mark.parametrize('options', [EPOCHS, ITERS], ids=['epochs', 'iterations'])
+@pytest.mark.parametrize('workers', [0, 2])
+def test_bad_samples_are_skipped_counted_and_reported(tmp_path, options, workers):
+    options = options | {
+        'train_dataloader.dataset.bad': [3, 4],
+        'train_dataloader.num_workers': workers,
+    }
+    if 'train_cfg' in options:
+        options['train_cfg'] = options['train_cfg'] | {'on_bad_sample': 'skip'}
+    else:
+        options['train_cfg.on_bad_sample'] = 'skip'
+    runner, trace = train(tmp_path, tmp_path, **options)
+    assert all(len(batch) == 2 for batch in trace.samples)
+    assert not {3, 4} & set(flat(trace.samples))
+    # Sample 3 runs into 4, so that an epoch has three records: 3, 4 (instead of 3), 4.
+    assert runner.message_hub.get_info('bad_samples') == 9
+    log = next(tmp_path.glob('*/*.log')).read_text()
+    assert 'Epoch 2: 3 samples could not be read' in log
+    assert 'tile_4.tif, band B02: is truncated (index 4)' in log
+
+
+def test_bad_samples_end_the_run_by_default(tmp_path):
+    with pytest.raises(CorruptImageError, match=r'tile_3\.tif: band B02: is truncated'):
+        train(tmp_path, tmp_path, **{'train_dataloader.dataset.bad': [3]})
+
+
+def test_too_many_bad_samples_end_the_run(tmp_path):
+    options = {
+        'train_dataloader.dataset.bad': [1, 3, 5, 7],
+        'train_cfg.on_bad_sample': 'skip',
+        'train_cfg.max_bad_samples': 3,
+    }
+    with pytest.raises(TooManyBadSamplesError, match=r'4 samples of epoch 1 .* max_bad_samples=3'):
+        train(tmp_path, tmp_path, **options)
+
+
+@pytest.mark.parametrize(
+    'options', [{'train_cfg.on_bad_sample': 'ignore'}, {'train_cfg.max_bad_samples': -1}]
+)
+def test_unknown_policy(tmp_path, options):
+    with pytest.raises(ConfigError, match=r'train_cfg: \w*bad_sample'):
+        train(tmp_path, tmp_path, **options)

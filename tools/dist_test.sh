@@ -1,0 +1,11 @@
+#!/usr/bin/env bash
+# Tests on several GPUs, or CPU processes, of one or more machines.
+#   bash tools/dist_test.sh CONFIG CHECKPOINT GPUS [arguments of test.py ...]
+# On several machines run it on each, with NNODES, NODE_RANK (0, 1, ...), MASTER_ADDR and PORT set.
+# CUDA_VISIBLE_DEVICES= (empty) tests on the CPU. PYTHON chooses the interpreter.
+set -eu
+if [ $# -lt 3 ]; then
+  sed -n '2,5s/^# //p' "${BASH_SOURCE[0]}" >&2
+  exit 2
+fi
+exec bash "$(dirname "${BASH_SOURCE[0]}")/dist_run.sh" test.py "$3" "$1" "$2" "${@:4}"
