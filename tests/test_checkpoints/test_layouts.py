@@ -1,0 +1,286 @@
+# Copyright (c) mmrsfm contributors. Licensed under the Apache License 2.0.
+"""Layouts: one is recognised, conversion loses nothing, export gives back what came."""
+
+import json
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from mmrsfm.checkpoints import convert_state_dict, detect_layout, get_layout, layouts
+from mmrsfm.checkpoints.keymap import KeyMap
+from mmrsfm.errors import CheckpointError, UnknownLayoutError
+from tests.parity import parity_files
+
+
+def block(prefix, names, dim):
+    shapes = {'qkv': (3 * dim, dim), 'fc1': (4 * dim, dim), 'fc2': (dim, 4 * dim)}
+    state = {}
+    for name in names:
+        shape = shapes.get(name.rsplit('.', 1)[-1], (dim,) if 'norm' in name else (dim, dim))
+        state[f'{prefix}.{name}.weight'] = torch.randn(shape)
+        state[f'{prefix}.{name}.bias'] = torch.randn(shape[0])
+    return state
+
+
+TIMM = ('norm1', 'attn.qkv', 'attn.proj', 'norm2', 'mlp.fc1', 'mlp.fc2')
+
+
+def timm_vit(depth=2, dim=4, head=None, fc_norm=False, grid=(2, 2), bands=3):
+    state = {
+        'cls_token': torch.randn(1, 1, dim),
+        'pos_embed': torch.randn(1, 1 + grid[0] * grid[1], dim),
+        'patch_embed.proj.weight': torch.randn(dim, bands, 2, 2),
+        'patch_embed.proj.bias': torch.randn(dim),
+    }
+    for index in range(depth):
+        state.update(block(f'blocks.{index}', TIMM, dim))
+    norm = 'fc_norm' if fc_norm else 'norm'
+    state.update({f'{norm}.weight': torch.randn(dim), f'{norm}.bias': torch.randn(dim)})
+    if head:
+        state.update({f'{head}.weight': torch.randn(5, dim), f'{head}.bias': torch.randn(5)})
+    return state
+
+
+def facebook_mae(depth=2, dim=4, decoder_depth=1, **kwargs):
+    state = timm_vit(depth, dim, **kwargs)
+    state.update(
+        {
+            'mask_token': torch.randn(1, 1, dim),
+            'decoder_embed.weight': torch.randn(dim, dim),
+            'decoder_embed.bias': torch.randn(dim),
+            'decoder_pos_embed': torch.randn(1, 5, dim),
+            'decoder_norm.weight': torch.randn(dim),
+            'decoder_norm.bias': torch.randn(dim),
+            'decoder_pred.weight': torch.randn(12, dim),
+            'decoder_pred.bias': torch.randn(12),
+        }
+    )
+    for index in range(decoder_depth):
+        state.update(block(f'decoder_blocks.{index}', TIMM, dim))
+    return state
+
+
+def cross_scale(depth=2, dim=4, decoder_depth=1, xformers=False):
+    state = {}
+    for name, value in facebook_mae(depth, dim, decoder_depth).items():
+        if name == 'pos_embed':
+            name = 'encoder_pos_embed'
+        elif name.startswith('norm.'):
+            name = f'encoder_{name}'
+        name = name.replace('decoder_blocks.', 'decoder.').replace('blocks.', 'encoder.')
+        if xformers and ('encoder.' in name or 'decoder.' in name):
+            side, index, rest = name.split('.', 2)
+            base = f'{side}.encoders.{index}'
+            for theirs, new in (
+                ('norm1', 'wrap_att.norm'),
+                ('attn.proj', 'wrap_att.sublayer.layer.proj'),
+                ('norm2', 'wrap_ff.norm'),
+                ('mlp.fc1', 'wrap_ff.sublayer.layer.mlp.0'),
+                ('mlp.fc2', 'wrap_ff.sublayer.layer.mlp.3'),
+            ):
+                if rest.startswith(theirs):
+                    state[f'{base}.{new}{rest[len(theirs) :]}'] = value
+            if rest.startswith('attn.qkv'):
+                kind = rest.rsplit('.', 1)[1]
+                for letter, part in zip('qkv', value.chunk(3), strict=True):
+                    container = f'{base}.wrap_att.sublayer.layer.in_proj_container'
+                    state[f'{container}.{letter}_proj.{kind}'] = part.clone()
+        else:
+            state[name] = value
+    for name, shape in (
+        ('0.weight', (8, dim)), ('0.bias', (8,)), ('1.weight', (4,)), ('1.bias', (4,)),
+        ('1.running_mean', (4,)), ('1.running_var', (4,)), ('3.weight', (dim, 8)),
+        ('3.bias', (dim,)),
+    ):  # fmt: skip
+        state[f'predictor.{name}'] = torch.randn(shape)
+    return state
+
+
+EXAMPLES = {
+    'timm_vit': timm_vit,
+    'facebook_mae': facebook_mae,
+    'cross_scale_mae': cross_scale,
+    'cross_scale_mae_xformers': lambda **kwargs: cross_scale(xformers=True, **kwargs),
+    'mmpretrain_vit': lambda **kwargs: convert_state_dict(facebook_mae(**kwargs)),
+    'mmrsfm': lambda **kwargs: convert_state_dict(cross_scale(**kwargs)),
+}
+
+
+def assert_same(one, other):
+    assert set(one) == set(other)
+    for name in one:
+        assert torch.equal(one[name], other[name]), name
+
+
+def test_every_layout_has_an_example_here_and_says_where_it_is_from():
+    assert set(layouts()) == set(EXAMPLES)
+    for name, layout in layouts().items():
+        assert layout.name == name and layout.origin and layout.licence and layout.__doc__
+
+
+@pytest.mark.parametrize('name', EXAMPLES)
+@settings(max_examples=8, deadline=None)
+@given(depth=st.integers(1, 12), decoder=st.integers(1, 3))
+def test_detected_alone_and_round_trip(name, depth, decoder):
+    kwargs = {'depth': depth} if name == 'timm_vit' else {'depth': depth, 'decoder_depth': decoder}
+    state = EXAMPLES[name](**kwargs)
+    assert detect_layout(state).name == name
+    assert [x.name for x in layouts().values() if x.matches(state, {})] == [name]
+    ours, unknown = get_layout(name).to_mmrsfm(state)
+    assert not unknown
+    assert {key.split('.')[0] for key in ours} <= {'backbone', 'neck', 'predictor', 'head'}
+    back, homeless = get_layout(name).from_mmrsfm(ours)
+    assert not homeless
+    assert_same(back, state)
+    again, _ = get_layout(name).to_mmrsfm(back)
+    assert_same(again, ours)
+
+
+def test_names_of_ours_for_one_block():
+    ours = convert_state_dict(timm_vit(depth=12, head='head'))
+    assert {key for key in ours if key.startswith('backbone.layers.11.')} == {
+        f'backbone.layers.11.{part}.{kind}'
+        for part in ('ln1', 'attn.qkv', 'attn.proj', 'ln2', 'ffn.layers.0.0', 'ffn.layers.1')
+        for kind in ('weight', 'bias')
+    }
+    assert {'backbone.cls_token', 'backbone.pos_embed', 'backbone.ln1.weight'} <= set(ours)
+    assert 'head.fc.weight' in ours
+    pooled = convert_state_dict(timm_vit(fc_norm=True))
+    assert 'backbone.ln2.weight' in pooled and 'backbone.ln1.weight' not in pooled
+
+
+def test_head_of_linear_probing():
+    state = timm_vit(head='head.1')
+    state.update({'head.0.running_mean': torch.ones(4), 'head.0.running_var': torch.ones(4)})
+    ours = convert_state_dict(state)
+    assert {'neck.bn.running_mean', 'head.fc.weight'} <= set(ours)
+    assert_same(convert_state_dict(ours, 'mmrsfm', 'timm_vit'), state)
+
+
+def test_encoder_only_release_of_mae_is_a_timm_vit():
+    assert detect_layout(timm_vit()).name == 'timm_vit'
+
+
+def test_relatives_of_the_vit_are_not_taken_for_it():
+    state = timm_vit()
+    state['blocks.0.attn.rel_pos_h'] = torch.zeros(3, 2)
+    with pytest.raises(UnknownLayoutError, match='no layout fits'):
+        detect_layout(state)
+
+
+def test_unknown_and_ambiguous_layouts():
+    with pytest.raises(UnknownLayoutError, match=r'no layout fits.*stem\.conv.*Known layouts'):
+        detect_layout({'stem.conv.weight': torch.ones(1)})
+    both = {**timm_vit(), **cross_scale()}
+    with pytest.raises(UnknownLayoutError, match=r'more than one.*cross_scale_mae, facebook_mae'):
+        detect_layout(both)
+    with pytest.raises(UnknownLayoutError, match="there is no layout 'x'"):
+        get_layout('x')
+
+
+def test_own_checkpoints_are_known_by_their_meta():
+    state = convert_state_dict(timm_vit())
+    assert detect_layout(state).name == 'mmpretrain_vit'
+    assert detect_layout(state, {'mmrsfm_contract': {}}).name == 'mmrsfm'
+    other = {'backbone.stages.0.weight': torch.ones(1), 'decode_head.conv.weight': torch.ones(1)}
+    assert detect_layout(other, {'mmrsfm_traits': {}}).name == 'mmrsfm'
+
+
+def test_bare_mmpretrain_backbone_gets_a_prefix():
+    state = convert_state_dict(timm_vit())
+    bare = {name.removeprefix('backbone.'): value for name, value in state.items()}
+    assert detect_layout(bare).name == 'mmpretrain_vit'
+    assert_same(convert_state_dict(bare), state)
+
+
+def test_xformers_qkv_is_the_stack_of_q_k_v():
+    fused, split = cross_scale(), None
+    torch.manual_seed(1)
+    split = cross_scale(xformers=True)
+    ours = convert_state_dict(split)
+    container = 'encoder.encoders.1.wrap_att.sublayer.layer.in_proj_container'
+    expected = torch.cat([split[f'{container}.{x}_proj.weight'] for x in 'qkv'])
+    assert torch.equal(ours['backbone.layers.1.attn.qkv.weight'], expected)
+    assert set(ours) == set(convert_state_dict(fused))
+    del split[f'{container}.k_proj.weight']
+    with pytest.raises(CheckpointError, match=r'k_proj\.weight'):
+        convert_state_dict(split)
+
+
+def test_post_norm_is_not_exported_as_pre_norm():
+    with pytest.raises(CheckpointError, match=r'post-norm.*pre-norm'):
+        convert_state_dict(cross_scale(xformers=True), target='timm_vit')
+
+
+def test_names_without_a_place_are_an_error_or_left_out():
+    state = {**timm_vit(), 'something.else': torch.ones(1)}
+    with pytest.raises(CheckpointError, match=r'1 entries have no place.*something\.else'):
+        convert_state_dict(state)
+    assert len(convert_state_dict(state, strict=False)) == len(state) - 1
+    # A timm ViT has no place for a decoder.
+    with pytest.raises(CheckpointError, match=r'neck\.decoder_embed'):
+        convert_state_dict(facebook_mae(), target='timm_vit')
+
+
+def test_two_entries_may_not_become_one():
+    state = {**timm_vit(head='head'), 'head.1.weight': torch.ones(5, 4)}
+    with pytest.raises(CheckpointError, match=r'two entries.*head\.fc\.weight'):
+        convert_state_dict(state)
+
+
+def test_prefixes_match_whole_components():
+    keymap = KeyMap([('a.{n}.norm1', 'b.{n}.ln1'), ('norm', 'ln')])
+    assert keymap.forward('a.12.norm1.weight') == 'b.12.ln1.weight'
+    assert keymap.forward('a.12.norm10.weight') is None
+    assert keymap.forward('a.x.norm1') is None
+    assert keymap.forward('xnorm.weight') is None
+    assert keymap.backward('b.3.ln1') == 'a.3.norm1'
+    with pytest.raises(ValueError, match='unequally many'):
+        KeyMap([('a.{n}', 'b')])
+
+
+def empty_state(shapes):
+    """Tensors of these shapes that take no memory."""
+    return {name: torch.empty(shape, device='meta') for name, shape in shapes.items()}
+
+
+@pytest.mark.parametrize('path', parity_files('keys/crossscale_mae_*.json'))
+def test_parity_key_tables_convert_whole_and_back(path):
+    shapes = json.loads(path.read_text())
+    state = empty_state(shapes)
+    layout = detect_layout(state)
+    assert layout.name == (
+        'cross_scale_mae_xformers' if 'xformers' in path.stem else 'cross_scale_mae'
+    )
+    ours = convert_state_dict(state)
+    back = convert_state_dict(ours, 'mmrsfm', layout.name)
+    assert {name: list(value.shape) for name, value in back.items()} == shapes
+
+
+@pytest.mark.parametrize('path', parity_files('keys/crossscale_mae_*.json'))
+def test_parity_key_tables_are_exactly_the_model(path):
+    from mmrsfm.registry import MODELS
+
+    shapes = json.loads(path.read_text())
+    ours = convert_state_dict(empty_state(shapes))
+    style = 'post' if 'xformers' in path.stem else 'pre'
+    arch = 'large' if 'large' in path.stem else 'base'
+    with torch.device('meta'):
+        model = MODELS.build(
+            dict(
+                type='mmrsfm.CrossScaleMAE',
+                backbone=dict(
+                    type='mmrsfm.CrossScaleViT', arch=arch, img_size=128, norm_style=style
+                ),
+                neck=dict(
+                    type='mmrsfm.CrossScaleMAEDecoder',
+                    img_size=128,
+                    embed_dim=1024 if arch == 'large' else 768,
+                    norm_style=style,
+                ),
+            )
+        )
+    wanted = {name: list(value.shape) for name, value in model.state_dict().items()}
+    assert {name: list(value.shape) for name, value in ours.items()} == wanted
