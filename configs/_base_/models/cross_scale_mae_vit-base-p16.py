@@ -5,7 +5,7 @@ model = dict(
     terms='MsLdCeCd',
     mask_ratio=0.75,
     scale_range=(0.25, 0.75),
-    # As published: one rectangle for a batch. 'sample' takes the one that is drawn with each sample.
+    # As published: one rectangle for a batch. 'sample' takes the one that each sample brings.
     crop_mode='batch',
     # As published: the encoder's last LayerNorm is not used, and stays untrained.
     use_encoder_norm=False,

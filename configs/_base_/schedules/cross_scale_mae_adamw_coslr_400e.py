@@ -1,5 +1,5 @@
-# The published schedule of Cross-Scale MAE: AdamW, 5e-5 for every 256 images of a batch, 40 epochs of
-# linear warm-up, half a cosine to 0, all for each iteration; mixed precision.
+# The published schedule of Cross-Scale MAE: AdamW, 5e-5 for every 256 images of a batch, 40 epochs
+# of linear warm-up, half a cosine to 0, all for each iteration; mixed precision.
 optim_wrapper = dict(
     type='AmpOptimWrapper',
     loss_scale='dynamic',
