@@ -2,6 +2,24 @@
 """Datasets, one a file; what needs mmseg is in :mod:`mmrsfm.datasets.segmentation`."""
 
 from mmrsfm.datasets.addressed import AddressedCollate, AddressedDataset
+from mmrsfm.datasets.eurosat import EuroSAT
+from mmrsfm.datasets.fmow_rgb import FMoWRGB
+from mmrsfm.datasets.naip_tiles import NAIPTiles
+from mmrsfm.datasets.resisc45 import RESISC45
+from mmrsfm.datasets.scene_folder_dataset import SceneFolderDataset
 from mmrsfm.datasets.tile_dataset import TileDataset
+from mmrsfm.datasets.uc_merced import UCMerced
+from mmrsfm.datasets.whu_rs19 import WHURS19
 
-__all__ = ['AddressedCollate', 'AddressedDataset', 'TileDataset']
+__all__ = [
+    'RESISC45',
+    'WHURS19',
+    'AddressedCollate',
+    'AddressedDataset',
+    'EuroSAT',
+    'FMoWRGB',
+    'NAIPTiles',
+    'SceneFolderDataset',
+    'TileDataset',
+    'UCMerced',
+]

@@ -1,0 +1,46 @@
+# Copyright (c) mmrsfm contributors. Licensed under the Apache License 2.0.
+"""Every base config of a dataset: its pipelines run, and fit its data preprocessor."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from mmengine.config import Config
+from mmengine.dataset import Compose, default_collate
+from mmengine.registry import init_default_scope
+
+from mmrsfm.datasets import AddressedCollate
+from mmrsfm.registry import DATASETS, MODELS
+from tests.test_datasets.imagery import numbers, write_tif
+
+FOLDER = Path(__file__).resolve().parents[2] / 'configs' / '_base_' / 'datasets'
+CONFIGS = sorted(path.name for path in FOLDER.glob('*.py'))
+
+
+@pytest.mark.parametrize('name', CONFIGS)
+def test_pipelines_fit_the_data_preprocessor(tmp_path, name):
+    config = Config.fromfile(FOLDER / name)
+    if 'data_preprocessor' not in config:
+        pytest.skip('only inherited from')
+    seg = 'Seg' in config.data_preprocessor.type
+    init_default_scope('mmseg' if seg else 'mmpretrain')
+    preprocessor = MODELS.build(config.data_preprocessor)
+    bands = preprocessor.contract.band_names
+    # Files that name no more bands than they have; EuroSAT's keep theirs in another order.
+    image = write_tif(tmp_path / 'a.tif', numbers(len(bands), 96, 80), names=bands)
+    label = write_tif(tmp_path / 'b.tif', np.zeros((1, 96, 80), 'uint8'))
+    for phase in ('train', 'val', 'test'):
+        loader = config.get(f'{phase}_dataloader')
+        if loader is None:
+            continue
+        if 'type' in loader.dataset:
+            assert DATASETS.get(loader.dataset.type) is not None
+        pipeline = Compose(loader.dataset.pipeline)
+        info = {'img_path': image, 'seg_map_path': label, 'gt_label': 0, 'band_names': bands}
+        items = [pipeline({**info, 'seg_fields': []}) for _ in range(2)]
+        batch = preprocessor(AddressedCollate(default_collate)(items), training=phase == 'train')
+        assert batch['inputs'].shape[:2] == (2, len(bands))
+        for sample in batch['data_samples']:
+            assert tuple(sample.band_names) == bands
+            if 'pretrain' in name:
+                assert sample.mask_noise.shape[0] == 2
