@@ -36,6 +36,7 @@ def main(args: argparse.Namespace) -> None:
     run_config.set_dataloader_defaults(cfg)
     if args.amp:
         run_config.enable_amp(cfg)
+    run_config.adapt_amp_to_device(cfg)
     if args.auto_scale_lr:
         run_config.enable_auto_scale_lr(cfg)
     run_config.resolve_resume(cfg, args.resume)

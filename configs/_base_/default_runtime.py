@@ -10,6 +10,8 @@ default_hooks = dict(
     # Every epoch, or every val_interval iterations.
     checkpoint=dict(type='mmrsfm.CheckpointHook', max_keep_ckpts=3),
     sampler_seed=dict(type='DistSamplerSeedHook'),
+    # Weights named in init_cfg are in the model, and were trained on imagery like this run's.
+    pretrained_guard=dict(type='mmrsfm.PretrainedGuardHook'),
 )
 
 log_processor = dict(type='mmrsfm.LogProcessor', window_size=10)

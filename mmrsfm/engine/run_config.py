@@ -148,14 +148,27 @@ def enable_amp(cfg: Config) -> None:
             f"--amp replaces optim_wrapper.type='OptimWrapper', this config has {kind!r}: set the "
             'precision in the config instead'
         )
-    if is_cuda_available():
-        wrapper['type'] = 'AmpOptimWrapper'
-        wrapper.setdefault('loss_scale', 'dynamic')
-    else:
-        for name in ('loss_scale', 'dtype', 'use_fsdp'):
-            wrapper.pop(name, None)
-        wrapper['type'] = 'mmrsfm.BF16OptimWrapper'
-        print_log('--amp without a GPU: bfloat16 autocast on the CPU.', logger='current')
+    wrapper['type'] = 'AmpOptimWrapper'
+    wrapper.setdefault('loss_scale', 'dynamic')
+    cfg.optim_wrapper = wrapper
+    adapt_amp_to_device(cfg)
+
+
+def adapt_amp_to_device(cfg: Config) -> None:
+    """Gives a config with mixed precision a wrapper that runs without a GPU, and says so.
+
+    Args:
+        cfg: The config, changed in place.
+    """
+    wrapper = cfg.get('optim_wrapper') or {}
+    if wrapper.get('type') != 'AmpOptimWrapper' or is_cuda_available():
+        return
+    for name in ('loss_scale', 'dtype', 'use_fsdp'):
+        wrapper.pop(name, None)
+    wrapper['type'] = 'mmrsfm.BF16OptimWrapper'
+    print_log(
+        'Mixed precision without a GPU: bfloat16 autocast on the CPU.', logger='current', level=30
+    )
 
 
 def enable_auto_scale_lr(cfg: Config) -> None:
