@@ -1,0 +1,118 @@
+# Copyright (c) mmrsfm contributors. Licensed under the Apache License 2.0.
+"""tools/browse_dataset.py, and the pictures it makes."""
+
+import importlib.util
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from mmrsfm.datasets import AddressedDataset, TileDataset
+from mmrsfm.engine import command_line
+from mmrsfm.errors import BandMismatchError, ConfigError
+from mmrsfm.randomness import SampleAddress
+from mmrsfm.visualization import samples
+from tests.test_datasets.imagery import numbers, write_tif
+
+TOOL = Path(__file__).resolve().parents[2] / 'tools' / 'browse_dataset.py'
+PIPELINE = [
+    dict(type='mmrsfm.LoadMultiBandImage'),
+    dict(type='mmrsfm.RandomResizedCrop', size=32),
+    dict(type='mmrsfm.Pad', size=40),
+    dict(type='mmrsfm.PackInputs'),
+]
+
+
+@pytest.fixture
+def tool():
+    spec = importlib.util.spec_from_file_location('browse_dataset', TOOL)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def config(folder, seg=False) -> str:
+    names = ['B02', 'B03', 'B04', 'B08']
+    write_tif(folder / 'images' / 'a.tif', numbers(height=48, width=48), names)
+    write_tif(folder / 'labels' / 'a.tif', numbers(1, 48, 48, 'uint8') % 2)
+    prefix = {'img_path': 'images', **({'seg_map_path': 'labels'} if seg else {})}
+    dataset = dict(
+        type='mmrsfm.GeoTIFFSegDataset' if seg else 'mmrsfm.TileDataset',
+        data_root=str(folder),
+        data_prefix=prefix,
+        pipeline=[*PIPELINE[:1], dict(type='mmrsfm.LoadSegLabel'), *PIPELINE[1:]]
+        if seg
+        else PIPELINE,
+        metainfo=dict(classes=('x', 'y'), palette=[[255, 0, 0], [0, 0, 255]]) if seg else None,
+    )
+    repeated = dict(type='RepeatDataset', times=2, dataset=dataset)
+    path = folder / 'config.py'
+    scope = 'mmseg' if seg else 'mmpretrain'
+    path.write_text(
+        f'default_scope = {scope!r}\ntrain_dataloader = dict(dataset={repeated!r})\n'
+        "custom_imports = dict(imports=['mmrsfm'])\n"
+    )
+    return str(path)
+
+
+@pytest.mark.parametrize('mode', samples.MODES)
+@pytest.mark.parametrize('seg', [False, True])
+def test_pictures(tmp_path, tool, capsys, mode, seg):
+    out = tmp_path / 'out'
+    argv = [config(tmp_path, seg), '--output-dir', str(out), '--mode', mode, '--bands', 'B08,3,2']
+    assert command_line.run_command(tool.main, tool.build_parser(), argv) == 0
+    assert capsys.readouterr().out.strip().endswith(str(out / '00000_a.png'))
+    with Image.open(out / '00000_a.png') as picture:
+        assert picture.width > 1000
+        assert len(np.unique(np.asarray(picture.convert('L')))) > 20
+
+
+@pytest.mark.parametrize(
+    ('extra', 'message'),
+    [
+        (['--bands', 'B11,3,2'], 'band B11: not among the 4 bands'),
+        (['--bands', '1,2'], 'three bands, or one'),
+        (['--phase', 'val'], 'no val_dataloader'),
+        (['--start', '5'], 'the dataset has 1 samples'),
+    ],
+)
+def test_one_sentence_for_what_is_wrong(tmp_path, tool, capsys, extra, message):
+    argv = [config(tmp_path), '--output-dir', str(tmp_path / 'out'), *extra]
+    assert command_line.run_command(tool.main, tool.build_parser(), argv) in (1, 2)
+    assert message in capsys.readouterr().err
+
+
+def test_what_is_shown_is_what_a_training_draws(tmp_path):
+    write_tif(tmp_path / 'a.tif', numbers(height=48, width=48))
+    dataset = TileDataset(data_root=str(tmp_path), pipeline=PIPELINE)
+    steps = samples.run_pipeline(dataset, 0, seed=5, epoch=3)
+    assert [name for name, _ in steps] == ['LoadMultiBandImage', 'RandomResizedCrop', 'Pad']
+    trained = AddressedDataset(dataset, seed=5)[SampleAddress(0, 3)]['inputs']
+    assert np.array_equal(steps[-1][1]['img'].transpose(2, 0, 1), trained.numpy())
+    assert samples.choose_steps(steps, 'original')[0][0] == 'LoadMultiBandImage'
+    with pytest.raises(ConfigError, match='loads no image'):
+        samples.choose_steps([], 'original')
+
+
+@pytest.mark.parametrize('bands', [1, 2, 3, 4, 13])
+@pytest.mark.parametrize('dtype', ['uint8', 'uint16', 'float32'])
+def test_any_image_makes_a_picture(bands, dtype):
+    sample = {'img': numbers(bands, 20, 30, dtype).transpose(1, 2, 0)}
+    picture = samples.draw_image(sample)
+    assert picture.shape == (20, 30, 3)
+    assert picture.dtype == np.uint8
+
+
+def test_natural_colours_and_invalid_pixels():
+    image = np.zeros((20, 30, 4), np.uint8)
+    image[..., 2] = 200
+    valid = np.ones(image.shape, bool)
+    valid[:5, :, 0] = False
+    sample = {'img': image, 'band_names': ('B02', 'B03', 'B04', 'B08'), 'valid_mask': valid}
+    picture = samples.draw_image(sample)
+    assert (picture[6:] == (200, 0, 0)).all()
+    assert set(map(tuple, picture[:5].reshape(-1, 3))) == {(70, 0, 0), (255, 60, 60)}
+    assert (samples.draw_image(sample, ['B08']) == 0).all()
+    with pytest.raises(BandMismatchError, match='band B11'):
+        samples.draw_image(sample, ['B11', 'B04', 'B03'])
