@@ -1,3 +1,4 @@
+# Copyright (c) mmrsfm contributors. Licensed under the Apache License 2.0.
 """Cross-Scale MAE against arrays that its reference code computed."""
 
 import pytest

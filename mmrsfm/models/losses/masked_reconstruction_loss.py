@@ -32,7 +32,7 @@ def min_max_scaled(x: Tensor, valid: Tensor | None = None) -> Tensor:
     elif valid.any():
         low, high = x[valid].min(), x[valid].max()
     else:
-        return torch.zeros_like(x)
+        return x * 0.0  # still part of the graph: every parameter keeps a gradient
     return (x - low) / (high - low + EPS)
 
 
