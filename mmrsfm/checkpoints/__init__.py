@@ -3,7 +3,15 @@
 
 from mmrsfm.checkpoints.adaptation import Adaptation, check_contract
 from mmrsfm.checkpoints.conversion import convert_state_dict
-from mmrsfm.checkpoints.layout import Layout, detect_layout, get_layout, layouts, register_layout
+from mmrsfm.checkpoints.exporting import export_checkpoint
+from mmrsfm.checkpoints.inspection import inspect_checkpoint
+from mmrsfm.checkpoints.layout import (
+    Layout,
+    detect_layout,
+    get_layout,
+    known_layouts,
+    register_layout,
+)
 from mmrsfm.checkpoints.loading import load_pretrained
 from mmrsfm.checkpoints.pretrained import Pretrained
 from mmrsfm.checkpoints.reading import file_digests, read_checkpoint
@@ -21,9 +29,11 @@ __all__ = [
     'convert_state_dict',
     'describe_model',
     'detect_layout',
+    'export_checkpoint',
     'file_digests',
     'get_layout',
-    'layouts',
+    'inspect_checkpoint',
+    'known_layouts',
     'load_pretrained',
     'read_checkpoint',
     'register_layout',

@@ -131,7 +131,7 @@ def register_layout(cls: _L) -> _L:
     return cls
 
 
-def layouts() -> dict[str, Layout]:
+def known_layouts() -> dict[str, Layout]:
     """All known layouts, by name."""
     package = importlib.import_module('mmrsfm.checkpoints.layouts')
     for module in pkgutil.iter_modules(package.__path__, prefix=f'{package.__name__}.'):
@@ -145,7 +145,7 @@ def get_layout(name: str) -> Layout:
     Raises:
         UnknownLayoutError: If there is none.
     """
-    known = layouts()
+    known = known_layouts()
     if name not in known:
         raise UnknownLayoutError(f'there is no layout {name!r}; known are {sorted(known)}')
     return known[name]
@@ -161,14 +161,16 @@ def detect_layout(state: Mapping[str, Any], meta: Mapping[str, Any] | None = Non
     Raises:
         UnknownLayoutError: If none fits, or more than one does.
     """
-    candidates = [layout for layout in layouts().values() if layout.matches(state, meta or {})]
+    candidates = [
+        layout for layout in known_layouts().values() if layout.matches(state, meta or {})
+    ]
     if len(candidates) == 1:
         return candidates[0]
     shown = ', '.join(list(state)[:6])
     if not candidates:
         raise UnknownLayoutError(
             f'no layout fits the names of this checkpoint ({len(state)} entries: {shown}, ...). '
-            f'Known layouts: {", ".join(sorted(layouts()))}. Name one with layout=..., or '
+            f'Known layouts: {", ".join(sorted(known_layouts()))}. Name one with layout=..., or '
             "layout='native' where the names are those of the module that is loaded."
         )
     names = ', '.join(sorted(layout.name for layout in candidates))

@@ -9,6 +9,7 @@ from torch import nn
 
 CONTRACT_KEY = 'mmrsfm_contract'
 TRAITS_KEY = 'mmrsfm_traits'
+SOURCE_KEY = 'mmrsfm_source'
 
 
 def describe_model(model: nn.Module) -> dict[str, Any]:

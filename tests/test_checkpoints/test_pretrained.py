@@ -1,14 +1,17 @@
 # Copyright (c) mmrsfm contributors. Licensed under the Apache License 2.0.
 """After init_weights() a backbone of any library holds the numbers of the file, bit by bit."""
 
+import math
+
 import pytest
 import torch
 from mmengine.registry import MODELS
 from mmpretrain.models import ConvNeXt, SwinTransformerV2, VisionTransformer
 from mmpretrain.utils import register_all_modules
 
-from mmrsfm.checkpoints import report_of
-from mmrsfm.errors import ConfigError, ContractError, IncompleteLoadError
+from mmrsfm.checkpoints import convert_state_dict, detect_layout, load_pretrained, report_of
+from mmrsfm.errors import CheckpointError, ConfigError, ContractError, IncompleteLoadError
+from tests.parity import Fixture, parity_files
 from tests.test_checkpoints.test_loading import ARCH
 
 PRETRAINED = 'mmrsfm.Pretrained'
@@ -219,6 +222,68 @@ def test_bare_import_of_mmrsfm_is_enough_for_the_name():
 
     assert WEIGHT_INITIALIZERS.get(PRETRAINED).__name__ == 'Pretrained'
     assert WEIGHT_INITIALIZERS.get('Pretrained').__name__ == 'PretrainedInit'
+
+
+@pytest.mark.parametrize('scope', ['mmengine', 'mmpretrain', 'mmseg', 'mmdet', 'mmrotate'])
+def test_in_every_scope(scope, tmp_path):
+    from mmengine.registry import DefaultScope
+
+    state = {k: v.clone() for k, v in randomised(build(mm_vit())).state_dict().items()}
+    torch.save(state, tmp_path / 'w.pth')
+    path = str(tmp_path / 'w.pth')
+    with DefaultScope.overwrite_default_scope(scope):
+        module = MODELS.build(mm_vit(init_cfg=dict(type=PRETRAINED, checkpoint=path)))
+        module.init_weights()
+    assert_holds(module, state)
+
+
+@pytest.mark.parametrize('path', parity_files('crossscale_mae_tiny_*.npz'))
+def test_parity_released_layouts_load_through_init_cfg(path, tmp_path):
+    fixture = Fixture(path)
+    state = fixture.group('sd')
+    torch.save({'model': state}, tmp_path / 'w.pth')
+    ours = convert_state_dict(state)
+    style = detect_layout(state).norm_style
+    decoder_dim, dim = ours['neck.decoder_embed.weight'].shape
+    hidden = ours['backbone.layers.0.ffn.layers.0.0.bias'].shape[0]
+    _, bands, patch, _ = ours['backbone.patch_embed.projection.weight'].shape
+    size = patch * math.isqrt(ours['backbone.pos_embed'].shape[1] - 1)
+    common = dict(img_size=size, patch_size=patch, norm_style=style)
+    # The number of heads is in no weight.
+    arch = dict(embed_dims=dim, num_heads=1, feedforward_channels=hidden)
+    arch['num_layers'] = sum(name.startswith('backbone.layers.') for name in ours) // 12
+    init = dict(type=PRETRAINED, checkpoint=str(tmp_path / 'w.pth'))
+    backbone = dict(type='mmrsfm.CrossScaleViT', arch=arch, in_channels=bands, **common)
+    neck = dict(
+        type='mmrsfm.CrossScaleMAEDecoder',
+        in_chans=bands,
+        embed_dim=dim,
+        decoder_embed_dim=decoder_dim,
+        decoder_depth=sum(name.startswith('neck.decoder_blocks.') for name in ours) // 12,
+        decoder_num_heads=1,
+        **common,
+    )
+    whole = build(
+        dict(
+            type='mmrsfm.CrossScaleMAE',
+            backbone=backbone,
+            neck=neck,
+            predictor=dict(hidden_channels=state['predictor.0.weight'].shape[0]),
+            init_cfg=init,
+        )
+    )
+    whole.init_weights()
+    assert_holds(whole, ours)
+    report = report_of(whole)
+    assert len(report.matched) == len(ours) == len(whole.state_dict())
+    assert not report.unexpected and not report.dropped and not report.missing
+    # The encoder alone, downstream, at another size.
+    alone = build({**backbone, 'img_size': (size + patch, size), 'init_cfg': init})
+    alone.init_weights()
+    assert list(report_of(alone).resized) == ['pos_embed'] and not report_of(alone).unexpected
+    wrong = build({**backbone, 'norm_style': 'pre' if style == 'post' else 'post'})
+    with pytest.raises(CheckpointError, match=f'{style}-norm'):
+        load_pretrained(wrong, tmp_path / 'w.pth')
 
 
 def test_it_is_the_classes_that_are_tested():

@@ -8,6 +8,7 @@ from typing import Any
 from mmengine.hooks import Hook
 from mmengine.model import is_model_wrapper
 from torch import nn
+from torch.distributed.fsdp import FullyShardedDataParallel
 
 from mmrsfm.checkpoints import Adaptation, check_contract, report_of
 from mmrsfm.checkpoints.pretrained import TYPE, is_ours
@@ -27,6 +28,8 @@ class PretrainedGuardHook(Hook):
       preprocessor (bands, sensor, scale, constants), or ``adapt`` says that it may differ.
 
     A run that resumes, or starts from ``load_from``, got its weights from there and is not checked.
+    Under fully sharded data parallelism no rank holds whole weights: there only the imagery is
+    compared.
 
     Raises:
         IncompleteLoadError: If the weights are not there.
@@ -41,8 +44,10 @@ class PretrainedGuardHook(Hook):
             return
         model = runner.model.module if is_model_wrapper(runner.model) else runner.model
         contract = getattr(getattr(model, 'data_preprocessor', None), 'contract', None)
+        sharded = isinstance(runner.model, FullyShardedDataParallel)
         for name, module in model.named_modules():
-            self._check_weights(name or 'model', module)
+            if not sharded:
+                self._check_weights(name or 'model', module)
             self._check_imagery(module, contract, runner)
 
     def _check_weights(self, name: str, module: nn.Module) -> None:
