@@ -1,0 +1,11 @@
+_base_ = [
+    '../../_base_/datasets/eurosat_rgb_64px.py',
+    '../../_base_/models/cross_scale_vit-base-p16_linear.py',
+    '../../_base_/schedules/linear_probe_lars_coslr_50e.py',
+    '../../_base_/default_runtime.py',
+]
+default_scope = 'mmpretrain'
+
+model = dict(head=dict(num_classes=_base_.data_preprocessor.num_classes))
+train_dataloader = dict(batch_size=128)
+default_hooks = dict(checkpoint=dict(interval=10))
