@@ -46,7 +46,7 @@ class Export:
         opened = f' ({" ".join(self.steps)})' if self.steps else ''
         lines = [f'{self.source}{opened} -> {self.target}: {self.converted} entries']
         if self.left_out:
-            lines.append(f'  left out, {len(self.left_out)}: {compact(self.left_out)}')
+            lines.append(f'  left out, {len(self.left_out)}: {compact(self.left_out, 60)}')
         lines += [f'  note: {note}' for note in self.notes]
         return '\n'.join(lines)
 

@@ -296,6 +296,9 @@ def _check_complete(
     where: str,
 ) -> None:
     allowed = [allow_missing] if isinstance(allow_missing, str) else list(allow_missing)
+    idle = [pattern for pattern in allowed if not any(fnmatchcase(n, pattern) for n in target)]
+    if idle:
+        report.notes.append(f'allow_missing matches nothing in the module: {", ".join(idle)}')
     allowed += [name for name in report.adapted if name not in selected]
     uncovered = []
     for name in target:

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import re
 import zlib
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
@@ -70,9 +71,12 @@ class LoadReport:
         for name, reason in self.missing.items():
             reasons.setdefault(reason, []).append(name)
         lines += [f'  missing ({why}): {compact(names)}' for why, names in reasons.items()]
-        for title, names in (('unexpected', self.unexpected), ('dropped', self.dropped)):
-            if names:
-                lines.append(f'  {title}: {compact(names)}')
+        if self.unexpected:
+            lines.append(f'  unexpected: {compact(self.unexpected)}')
+        if self.dropped:
+            parts = Counter(name.split('.', 1)[0] for name in self.dropped)
+            shown = ', '.join(f'{part} ({count})' for part, count in parts.items())
+            lines.append(f'  dropped: {shown}')
         if self.contract is not None:
             stated = ', '.join(f'{k}={v}' for k, v in self.contract.to_dict().items())
             lines.append(f'  trained on: {stated}')

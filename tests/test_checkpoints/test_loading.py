@@ -84,7 +84,9 @@ def test_missing_is_an_error_unless_a_pattern_covers_it():
     assert_holds(module, before)  # nothing was loaded
     assert report_of(module) is None
     report = load_pretrained(module, state, allow_missing='layers.*.ffn.layers.0.0.bias')
-    assert report.missing == {'layers.1.ffn.layers.0.0.bias': 'allowed'}
+    assert report.missing == {'layers.1.ffn.layers.0.0.bias': 'allowed'} and not report.notes
+    report = load_pretrained(module, timm_vit(), allow_missing=['ln7.*'])
+    assert 'matches nothing' in report.notes[0] and 'ln7.*' in report.summary()
 
 
 def test_other_shapes_are_missing_with_the_reason():

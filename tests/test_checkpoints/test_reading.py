@@ -269,6 +269,17 @@ def test_plain_contents_round_trip(zip_format):
         assert read[name] == content[name] and type(read[name]) is type(content[name])
 
 
+def test_arrays_of_numpy_1_and_2_are_read(tmp_path):
+    path = tmp_path / 'old.pth'
+    written = saved({'x': np.arange(3.0), 'y': np.float32(2)})
+    for old, new in ((b'numpy._core.', b'numpy.core.'), (b'numpy.core.', b'numpy._core.')):
+        with zipfile.ZipFile(written) as source, zipfile.ZipFile(path, 'w') as target:
+            for entry in source.namelist():
+                target.writestr(entry, source.read(entry).replace(old, new))
+        read = read_checkpoint(path)
+        assert read['x'].tolist() == [0, 1, 2] and read['y'] == 2
+
+
 @settings(max_examples=60, deadline=None)
 @given(
     hnp.arrays(

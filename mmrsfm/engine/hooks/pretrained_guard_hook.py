@@ -76,7 +76,14 @@ class PretrainedGuardHook(Hook):
         self, module: nn.Module, contract: ImageryContract | None, runner: Any
     ) -> None:
         report = report_of(module)
-        if report is None or contract is None:
+        if report is None:
+            return
+        if contract is None:
+            runner.logger.info(
+                f"{report.source}: the model's data preprocessor states no contract (band_names, "
+                'scale, ...): whether the checkpoint was trained on imagery like this cannot be '
+                'checked.'
+            )
             return
         if report.target is not None:
             # What init_cfg said about this run must be what the run does.
