@@ -59,6 +59,18 @@ def derive_seed(*address: int | str) -> int:
     return int.from_bytes(digest, 'little') >> 1
 
 
+def seed_generators(seed: int) -> None:
+    """Seeds Python's, NumPy's and torch's CPU generators.
+
+    Args:
+        seed: A non-negative integer, for example from :func:`derive_seed`.
+    """
+    random.seed(seed)
+    np.random.seed(seed % 2**32)
+    # Not torch.manual_seed: that would also seed (and initialise) every accelerator.
+    torch.default_generator.manual_seed(seed)
+
+
 @contextmanager
 def seeded(seed: int) -> Iterator[None]:
     """Seeds Python's, NumPy's and torch's CPU generators, and restores their states afterwards.
@@ -70,10 +82,7 @@ def seeded(seed: int) -> Iterator[None]:
     numpy_state = np.random.get_state()
     torch_state = torch.get_rng_state()
     try:
-        random.seed(seed)
-        np.random.seed(seed % 2**32)
-        # Not torch.manual_seed: that would also seed (and initialise) every accelerator.
-        torch.default_generator.manual_seed(seed)
+        seed_generators(seed)
         yield
     finally:
         random.setstate(python_state)

@@ -53,6 +53,7 @@ class ResumableLoop:
         self.on_bad_sample = on_bad_sample
         self.max_bad_samples = max_bad_samples
         self._bad_samples: list[Mapping[str, Any]] = []
+        self._rejected_before = 0
         self._cursor = {'epoch': 0, 'batch': 0, 'iter': 0}
         self._train_random_state: dict[str, Any] | None = None
         # Under diff_rank_seed MMEngine adds the rank; order and augmentation must not know it.
@@ -134,6 +135,7 @@ class ResumableLoop:
 
     def _report_bad_samples(self, epoch: int) -> None:
         """Logs the bad samples of an epoch, from all ranks, and forgets them. A collective."""
+        self._report_rejected_draws(epoch)
         if self.on_bad_sample != 'skip':
             return
         records = [item for part in all_gather_object(self._bad_samples) for item in part]
@@ -147,6 +149,19 @@ class ResumableLoop:
             f'Epoch {epoch + 1}: {len(records)} samples could not be read and were replaced by the '
             f'next ones ({total} in this run):\n{_listing(records)}'
         )
+
+    def _report_rejected_draws(self, epoch: int) -> None:
+        """Logs how often MMEngine drew another sample because a pipeline returned ``None``.
+
+        Legitimate for a crop without boxes, but nothing that should happen unseen.
+        """
+        count = getattr(self.dataloader.dataset, 'rejected_draws', 0)
+        rejected, self._rejected_before = count - self._rejected_before, count
+        if rejected:
+            self.runner.logger.info(
+                f'Epoch {epoch + 1}: the pipeline rejected {rejected} draws (it returned None), '
+                'other samples took their places (this rank)'
+            )
 
     @contextmanager
     def _validating(self) -> Iterator[None]:
