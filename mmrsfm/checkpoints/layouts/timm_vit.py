@@ -7,8 +7,10 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
+from torch import Tensor
+
 from mmrsfm.checkpoints.keymap import KeyMap, block_pairs
-from mmrsfm.checkpoints.layout import RenamingLayout, register_layout
+from mmrsfm.checkpoints.layout import RenamingLayout, StateDict, register_layout
 
 # One transformer block, timm's names against mmpretrain's.
 TIMM_BLOCK = (
@@ -65,7 +67,7 @@ class TimmViTLayout(RenamingLayout):
         """See :meth:`mmrsfm.checkpoints.layout.Layout.matches`."""
         return is_plain_timm_vit(state) and 'decoder_embed.weight' not in state
 
-    def from_mmrsfm(self, state):  # type: ignore[no-untyped-def]
+    def from_mmrsfm(self, state: Mapping[str, Tensor]) -> tuple[StateDict, list[str]]:
         """See :meth:`mmrsfm.checkpoints.layout.Layout.from_mmrsfm`.
 
         The linear head gets the name ``head``, or ``head.1`` behind a batch normalisation.
