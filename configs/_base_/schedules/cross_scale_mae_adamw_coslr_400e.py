@@ -30,7 +30,6 @@ param_scheduler = [
 ]
 
 train_cfg = dict(type='mmrsfm.EpochTrainLoop', max_epochs=400)
-default_hooks = dict(checkpoint=dict(interval=25))
 
 # Another batch size scales the learning rate with --auto-scale-lr.
 auto_scale_lr = dict(base_batch_size=4096)

@@ -1,0 +1,38 @@
+# For a CPU: two epochs of whatever small fMoW-RGB csv is there. The same path as the base model.
+_base_ = [
+    '../_base_/models/cross_scale_mae_vit-tiny-p16.py',
+    '../_base_/datasets/fmow_rgb_pretrain_128px.py',
+    '../_base_/default_runtime.py',
+]
+default_scope = 'mmpretrain'
+
+model = dict(backbone=dict(img_size=64), neck=dict(img_size=64))
+
+train_pipeline = [
+    _base_.load_image,
+    dict(type='mmrsfm.RandomFlip', prob=0.5, direction='horizontal'),
+    dict(type='mmrsfm.RandomFlip', prob=0.5, direction='vertical'),
+    dict(type='mmrsfm.RandomResizedCrop', size=64, scale=(0.25, 1.0), interpolation='bicubic'),
+    dict(type='mmrsfm.DrawMaskNoise', patch_size=16, num_views=2),
+    dict(type='mmrsfm.DrawScaleCrop', scale=(0.25, 0.75)),
+    dict(type='mmrsfm.PackInputs'),
+]
+train_dataloader = dict(
+    batch_size=8,
+    num_workers=0,
+    persistent_workers=False,
+    pin_memory=False,
+    dataset=dict(pipeline=train_pipeline),
+)
+
+# Full precision.
+optim_wrapper = dict(
+    type='OptimWrapper',
+    optimizer=dict(type='AdamW', lr=1e-3, betas=(0.9, 0.95), weight_decay=0.05),
+    paramwise_cfg=dict(norm_decay_mult=0.0, bias_decay_mult=0.0, flat_decay_mult=0.0),
+)
+param_scheduler = [
+    dict(type='CosineAnnealingLR', T_max=2, begin=0, end=2, convert_to_iter_based=True)
+]
+train_cfg = dict(type='mmrsfm.EpochTrainLoop', max_epochs=2)
+default_hooks = dict(logger=dict(interval=1), checkpoint=dict(interval=1))
