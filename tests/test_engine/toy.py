@@ -12,6 +12,7 @@ import torch
 from mmengine.dataset import BaseDataset
 from mmengine.dist import get_rank
 from mmengine.evaluator import BaseMetric
+from mmengine.hooks import Hook
 from mmengine.model import BaseModel
 from mmengine.registry import DATASETS, HOOKS, METRICS, MODELS
 from torch import nn
@@ -23,18 +24,19 @@ REPO = Path(__file__).resolve().parents[2]
 
 @MODELS.register_module()
 class ToyModel(BaseModel):
-    def __init__(self, **kwargs):
+    def __init__(self, leave_unused=False, **kwargs):
         super().__init__(**kwargs)
+        self.leave_unused = leave_unused
         self.net = nn.Sequential(
             nn.Linear(8, 8), nn.BatchNorm1d(8), nn.Dropout(0.5), nn.Linear(8, 1)
         )
-        self.unused = nn.Linear(2, 2)
+        self.unused = nn.Linear(2, 2)  # DDP has to be told, or stops at the second step
 
     def forward(self, inputs, target=None, index=None, mode='tensor'):
         out = self.net(torch.stack(list(inputs)))[:, 0]
         if mode == 'loss':
             target = torch.stack(list(target))
-            used = self.unused.weight.sum() * 0 if os.environ.get('TOY_USE_ALL', '1') == '1' else 0
+            used = 0 if self.leave_unused else sum(p.sum() for p in self.unused.parameters()) * 0
             return {'loss': ((out - target) ** 2).mean() + used}
         if mode == 'predict':
             torch.rand(3)  # a validation that draws
@@ -78,7 +80,7 @@ class ToyMetric(BaseMetric):
 
 
 @HOOKS.register_module()
-class WriteRanks:
+class WriteRanks(Hook):
     """Writes what each rank saw, and the weights at the end."""
 
     priority = 'LOWEST'
@@ -100,11 +102,6 @@ class WriteRanks:
         }
         self.out.mkdir(parents=True, exist_ok=True)
         (self.out / f'rank{get_rank()}.json').write_text(json.dumps(result))
-
-    def __getattr__(self, name):
-        if name.startswith(('before_', 'after_')):
-            return lambda *args, **kwargs: None
-        raise AttributeError(name)
 
 
 CONFIG = """
@@ -141,6 +138,17 @@ def write_config(folder, extra=''):
     path = Path(folder) / 'toy.py'
     path.write_text(CONFIG.format(repo=REPO) + extra)
     return path
+
+
+def write_ranked_config(folder):
+    """A config of twelve samples whose ranks write what they did into folder / 'ranks'."""
+    hook = f"custom_hooks = [dict(type='WriteRanks', out='{folder}/ranks')]\n"
+    return write_config(folder, hook + "train_dataloader['dataset']['size'] = 12\n")
+
+
+def read_ranks(folder):
+    """What two ranks wrote."""
+    return [json.loads((folder / f'ranks/rank{rank}.json').read_text()) for rank in range(2)]
 
 
 def toy_environment():
