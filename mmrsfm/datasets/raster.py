@@ -24,6 +24,7 @@ TIFF_SUFFIXES = ('.tif', '.tiff')
 BACKENDS = ('auto', 'rasterio', 'tifffile', 'numpy', 'pillow')
 
 Window = tuple[int, int, int, int]
+_CANNOT_OPEN = 'cannot be opened as an image'
 
 
 @dataclass
@@ -57,7 +58,6 @@ def read_raster(
     window: Window | None = None,
     backend: str = 'auto',
     npy_order: str = 'HWC',
-    shape: tuple[int, int] | None = None,
 ) -> Raster:
     """Reads bands of one file.
 
@@ -68,8 +68,6 @@ def read_raster(
         window: (row, column, height, width) in pixels; ``None`` reads the whole image.
         backend: ``'auto'`` chooses by suffix; or one of rasterio, tifffile, numpy, pillow.
         npy_order: ``'HWC'`` or ``'CHW'``: the order of the axes of a three-dimensional ``.npy``.
-        shape: (H, W) to resample the whole image to while decoding (rasterio only, bilinear; for
-            bands of one product that come at several resolutions).
 
     Raises:
         ImageNotFoundError: The file is not there.
@@ -83,7 +81,7 @@ def read_raster(
     if not virtual and not Path(name).is_file():
         raise ImageNotFoundError('no such file', path=name)
     reader = _choose(name, backend, virtual)
-    request = _Request(name, bands, band_names, window, npy_order, shape)
+    request = _Request(name, bands, band_names, window, npy_order)
     raster = reader(request)
     if np.iscomplexobj(raster.array):
         raise BandMismatchError(
@@ -143,7 +141,6 @@ class _Request:
     band_names: Sequence[str] | None
     window: Window | None
     npy_order: str
-    shape: tuple[int, int] | None
 
     def select(
         self, count: int, own_names: Sequence[str] | None
@@ -199,6 +196,8 @@ def _read_tiff(request: _Request) -> Raster:
     try:
         return _read_rasterio(request)
     except CorruptImageError as error:
+        if not error.reason.startswith(_CANNOT_OPEN):
+            raise  # damaged, not unknown: tifffile fills some kinds of holes without a word
         try:
             return _read_tifffile(request)
         except CorruptImageError:
@@ -207,7 +206,7 @@ def _read_tiff(request: _Request) -> Raster:
 
 def _read_rasterio(request: _Request) -> Raster:
     import rasterio
-    from rasterio.enums import MaskFlags, Resampling
+    from rasterio.enums import MaskFlags
     from rasterio.errors import NotGeoreferencedWarning, RasterioError
     from rasterio.windows import Window as RasterioWindow
 
@@ -219,18 +218,14 @@ def _read_rasterio(request: _Request) -> Raster:
         try:
             source = rasterio.open(path)
         except RasterioError as error:
-            raise CorruptImageError(f'cannot be opened as an image ({error})', path=path) from error
+            raise CorruptImageError(f'{_CANNOT_OPEN} ({error})', path=path) from error
         with source:
             positions, names = request.select(source.count, _own_band_names(source))
             row, column, h, w = request.check_window(source.height, source.width)
             window = RasterioWindow(column, row, w, h)
             indexes = [position + 1 for position in positions]
-            reading: dict[str, Any] = {'window': window}
-            if request.shape is not None and request.shape != source.shape:
-                reading['out_shape'] = (len(indexes), *request.shape)
-                reading['resampling'] = Resampling.bilinear
             try:
-                array = source.read(indexes, **reading)
+                array = source.read(indexes, window=window)
             except RasterioError as error:
                 raise CorruptImageError(
                     f'cannot be decoded ({_innermost(error)})',
@@ -240,8 +235,7 @@ def _read_rasterio(request: _Request) -> Raster:
             mask = None
             flags = source.mask_flag_enums[positions[0]]
             if MaskFlags.per_dataset in flags and MaskFlags.alpha not in flags:
-                shape = {} if request.shape is None else {'out_shape': request.shape}
-                mask = source.dataset_mask(window=window, **shape) > 0
+                mask = source.dataset_mask(window=window) > 0
             nodata = tuple(source.nodatavals[position] for position in positions)
             geo = None
             if source.crs is not None or not source.transform.is_identity:
@@ -363,9 +357,20 @@ def _png_bit_depth(path: str) -> int | None:
 
 
 def image_shape(path: str | Path) -> tuple[int, int]:
-    """(H, W) of a file in pixels, without decoding it where the format allows.
+    """(H, W) of a file in pixels, from its header where rasterio reads the format.
 
     Raises:
         DataError: As :func:`read_raster`.
     """
+    import rasterio
+    from rasterio.errors import NotGeoreferencedWarning, RasterioError
+
+    if Path(path).suffix.lower() not in ('.npy', *PILLOW_SUFFIXES):
+        with warnings.catch_warnings():
+            warnings.simplefilter('ignore', NotGeoreferencedWarning)
+            try:
+                with rasterio.open(path) as source:
+                    return source.shape
+            except RasterioError:
+                pass  # read_raster finds out what is wrong, or another way to read it
     return read_raster(path, bands=[1], window=(0, 0, 1, 1)).full_shape

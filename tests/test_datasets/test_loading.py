@@ -33,7 +33,7 @@ def test_keys(tif):
     assert np.array_equal(results['img'], numbers()[[3, 0]].transpose(1, 2, 0))
     assert results['band_names'] == ('B08', 'B02')
     assert results['img_shape'] == results['ori_shape'] == (24, 20)
-    assert results['scale'] == 1.0
+    assert results['value_scale'] == 1.0
     assert results['geo']['crs'] == 'EPSG:32618'
     assert 'valid_mask' not in results
 
@@ -60,10 +60,10 @@ def test_scale_and_offset(tif):
     stored = numbers().transpose(1, 2, 0)
     results = load(tif, scale=1e-4, offset=-0.1, to_float32=False)
     assert np.allclose(results['img'], stored * 1e-4 - 0.1, atol=1e-6)
-    assert results['scale'] == 1e-4
+    assert results['value_scale'] == 1e-4
     results = load(tif, bands=[1, 3], scale=[1.0, 0.5], offset=[0, 10])
     assert np.allclose(results['img'], stored[..., [0, 2]] * [1, 0.5] + [0, 10])
-    assert results['scale'] == (1.0, 0.5)
+    assert results['value_scale'] == (1.0, 0.5)
     with pytest.raises(BandMismatchError, match=r'4 bands are loaded, but scale has 2'):
         load(tif, scale=[1.0, 0.5])
 
@@ -259,3 +259,14 @@ def test_label_follows_the_window(tmp_path, tif):
     pipeline = Compose([dict(type='mmrsfm.LoadMultiBandImage'), dict(type='mmrsfm.LoadSegLabel')])
     results = pipeline({'img_path': tif, 'seg_map_path': path, 'window': (3, 4, 9, 8)})
     assert np.array_equal(results['gt_seg_map'], CLASSES[3:12, 4:12])
+
+
+def test_the_scale_survives_transforms_that_use_its_name(tif):
+    pipeline = [
+        dict(type='mmrsfm.LoadMultiBandImage', scale=1e-4),
+        dict(type='Resize', scale=(10, 12)),
+    ]
+    for pack in ('PackInputs', 'PackSegInputs'):
+        packed = Compose([*pipeline, dict(type=f'mmrsfm.{pack}')])({'img_path': tif})
+        assert packed['inputs'].shape == (4, 12, 10)
+        assert packed['data_samples'].scale == 1e-4

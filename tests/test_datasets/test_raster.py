@@ -199,6 +199,18 @@ def test_truncated_anywhere(tmp_path, noise, suffix, options, fraction):
     assert path in str(caught.value)
 
 
+@pytest.mark.parametrize('suffix', ['.tif', '.jpg'])
+def test_a_cut_jpeg_does_not_end_in_grey(tmp_path, noise, suffix):
+    array = (noise[:3] >> 8).astype(np.uint8).repeat(4, 1).repeat(4, 2)
+    driver = {'driver': 'JPEG', 'geo': False} if suffix == '.jpg' else {'compress': 'jpeg'}
+    whole = write_tif(tmp_path / f'a{suffix}', array, **driver)
+    assert read_raster(whole).array.shape == (256, 256, 3)
+    for fraction in (0.5, 0.9, 0.99):
+        path = truncate(whole, tmp_path / f'cut{suffix}', fraction)
+        with pytest.raises(CorruptImageError):
+            read_raster(path)
+
+
 def test_the_damaged_band_is_named(tmp_path, noise):
     path = write_tif(tmp_path / 'a.tif', noise, NAMES, interleave='band', compress='deflate')
     data = bytearray((tmp_path / 'a.tif').read_bytes())

@@ -341,7 +341,7 @@ def test_mask_noise():
 
 def test_packing_carries_what_was_drawn():
     results = sample(dtype='uint16')
-    results.update(band_names=('a', 'b', 'c', 'd', 'e'), scale=1.0, gt_label=3, sample_idx=7)
+    results.update(band_names=('a', 'b', 'c', 'd', 'e'), value_scale=1.0, gt_label=3, sample_idx=7)
     results = build('DrawMaskNoise', patch_size=1)(results)
     results = build('DrawScaleCrop')(results)
     packed = build('PackInputs')(results)

@@ -8,7 +8,7 @@ from typing import Any
 import mmseg.datasets.transforms as mmseg_transforms
 import numpy as np
 
-from mmrsfm.datasets.transforms.pack_inputs import CONTRACT_KEYS, pack_image, pack_valid_mask
+from mmrsfm.datasets.transforms.pack_inputs import CARRIED_KEYS, pack_image, pack_valid_mask
 from mmrsfm.errors import ConfigError
 from mmrsfm.registry import TRANSFORMS
 
@@ -46,7 +46,7 @@ class PackSegInputs(mmseg_transforms.PackSegInputs):
     ) -> None:
         if ignore_invalid not in ('all', 'any', 'never'):
             raise ConfigError("PackSegInputs: ignore_invalid must be 'all', 'any' or 'never'")
-        keys = dict.fromkeys((*_USUAL_META_KEYS, *CONTRACT_KEYS, 'geo', *meta_keys))
+        keys = dict.fromkeys((*_USUAL_META_KEYS, *CARRIED_KEYS, *meta_keys))
         super().__init__(meta_keys=tuple(keys))
         self.ignore_invalid = ignore_invalid
         self.ignore_index = ignore_index
@@ -62,6 +62,8 @@ class PackSegInputs(mmseg_transforms.PackSegInputs):
         packed = super().transform(results)
         results['img'] = image
         packed['inputs'] = pack_image(image)
+        if 'value_scale' in results:
+            packed['data_samples'].set_metainfo({'scale': results['value_scale']})
         if valid is not None:
             packed['data_samples'].valid_mask = valid
         return packed

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from mmrsfm.datasets.raster import Raster, Window, read_raster
+from mmrsfm.datasets.raster import Raster, Window, image_shape, read_raster
 from mmrsfm.datasets.transforms.geometry import resample_image
 from mmrsfm.errors import BandMismatchError, ImageSizeError
 
@@ -30,7 +30,7 @@ def read_band_files(
         ImageSizeError: The shapes do not belong to one scene.
     """
     rasters = []
-    shapes = [_shape(path) for path in paths]
+    shapes = [image_shape(path) for path in paths]
     finest = max(shapes)
     for position, (path, shape) in enumerate(zip(paths, shapes, strict=True)):
         step = round(finest[0] / shape[0])
@@ -43,7 +43,12 @@ def read_band_files(
                 path=path,
                 band=None if names is None else names[position],
             )
-        rasters.append(_read_one(path, shape, step, finest, window))
+        raster = _read_one(path, shape, step, finest, window)
+        if raster.array.shape[2] != 1:
+            raise BandMismatchError(
+                f'one band a file is expected, got {raster.array.shape[2]}', path=path
+            )
+        rasters.append(raster)
     first = rasters[shapes.index(finest)]
     array = np.concatenate([raster.array for raster in rasters], axis=2)
     masks = [raster.mask for raster in rasters if raster.mask is not None]
@@ -55,16 +60,6 @@ def read_band_files(
         first.geo,
         finest,
     )
-
-
-def _shape(path: str) -> tuple[int, int]:
-    import rasterio
-
-    read_raster(path, window=(0, 0, 1, 1))  # with the named errors of a missing or damaged file
-    with rasterio.open(path) as source:
-        if source.count != 1:
-            raise BandMismatchError(f'one band a file is expected, got {source.count}', path=path)
-        return source.shape
 
 
 def _read_one(

@@ -27,11 +27,12 @@ class LoadMultiBandImage(BaseTransform):
     (bilinear) to the finest. Optional: ``band_names`` (all bands of the file, from the dataset) and
     ``window`` (row, column, height, width).
 
-    Added keys: ``img`` (H, W, C), ``band_names`` (where known; otherwise absent), ``scale``
-    (``value = stored * scale + offset``), ``img_shape`` and ``ori_shape`` (H, W), ``geo`` (where
-    the file is georeferenced) and ``valid_mask`` (H, W, C) bool, only where something is invalid.
-    Invalid values in ``img`` are replaced by the mean of the band's valid ones, so that no later
-    step meets a NaN.
+    Added keys: ``img`` (H, W, C), ``band_names`` (where known; otherwise absent), ``value_scale``
+    (``value = stored * scale + offset``; packed as ``scale``, a name that mmcv's resizing
+    transforms use for a size), ``img_shape`` and ``ori_shape`` (H, W), ``geo`` (where the file is
+    georeferenced) and ``valid_mask`` (H, W, C) bool, only where something is invalid. Invalid
+    values in ``img`` are replaced by the mean of the band's valid ones, so that no later step meets
+    a NaN.
 
     Args:
         bands: Bands to load, by name or one-based number, in this order. ``None``: all.
@@ -109,7 +110,7 @@ class LoadMultiBandImage(BaseTransform):
             image = fill_invalid(image, valid)
             results['valid_mask'] = valid
         results['img'] = image
-        results['scale'] = _plain(self.scale)
+        results['value_scale'] = _plain(self.scale)
         if raster.band_names is not None:
             results['band_names'] = raster.band_names
         else:

@@ -12,8 +12,7 @@ import torch
 from mmrsfm.errors import ConfigError
 from mmrsfm.registry import TRANSFORMS
 
-# What the data preprocessor compares with its contract.
-CONTRACT_KEYS = ('band_names', 'scale')
+CARRIED_KEYS = ('band_names', 'geo')
 _DRAWN_KEYS = ('mask_noise', 'scale_crop')
 
 
@@ -74,7 +73,7 @@ class PackInputs(mmpretrain_transforms.PackInputs):
         meta_keys: tuple[str, ...] = (),
     ) -> None:
         usual = mmpretrain_transforms.PackInputs.DEFAULT_META_KEYS
-        keys = dict.fromkeys((*usual, *CONTRACT_KEYS, 'geo', *meta_keys))
+        keys = dict.fromkeys((*usual, *CARRIED_KEYS, *meta_keys))
         super().__init__(input_key, tuple(algorithm_keys), tuple(keys))
 
     def transform(self, results: dict[str, Any]) -> dict[str, Any]:
@@ -84,6 +83,8 @@ class PackInputs(mmpretrain_transforms.PackInputs):
         results[self.input_key] = image
         packed['inputs'] = pack_image(image)
         sample = packed['data_samples']
+        if 'value_scale' in results:
+            sample.set_field(results['value_scale'], 'scale', field_type='metainfo')
         valid = pack_valid_mask({**results, 'img': image})
         if valid is not None:
             sample.set_field(valid, 'valid_mask')
