@@ -138,7 +138,8 @@ class AddressedDataset(Dataset):
                     f'{len(skipped)} samples in a row cannot be read; the last one: '
                     f'{last["reason"]}',
                     path=last['path'],
-                    hint='Repair the dataset, or raise max_bad_samples',
+                    band=last['band'],
+                    hint='Repair the dataset or the config (max_bad_samples ends the search)',
                 )
         if skipped:
             if not isinstance(item, MutableMapping):
