@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import copy
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -52,7 +53,7 @@ class SegmentationInferencer:
                 f'{checkpoint} does not fit the model of the config: missing '
                 f'{result.missing_keys[:5]}, left over {result.unexpected_keys[:5]}'
             )
-        self.model = model.to(device).eval()
+        self.model: Any = model.to(device).eval()
         pipeline = self.cfg.test_dataloader.dataset.pipeline
         self.pipeline = Compose([step for step in pipeline if 'Label' not in step['type']])
 
@@ -70,8 +71,15 @@ class SegmentationInferencer:
             image: Path of an image that the test pipeline of the config can read.
 
         Returns:
-            Class numbers, uint8 (H, W).
+            Class numbers, uint8 (H, W); 255 where no band of the image has data.
+
+        Raises:
+            DataError: If the image cannot be read, or its bands are not those of the model.
         """
         sample = self.pipeline({'img_path': str(image), 'reduce_zero_label': False})
+        valid = getattr(sample['data_samples'], 'valid_mask', None)
         output = self.model.test_step(pseudo_collate([sample]))[0]
-        return output.pred_sem_seg.data.squeeze(0).cpu().numpy().astype(np.uint8)
+        classes = output.pred_sem_seg.data.squeeze(0).cpu().numpy().astype(np.uint8)
+        if valid is not None:
+            classes[~valid.any(0).cpu().numpy()] = 255
+        return classes

@@ -206,15 +206,19 @@ def infer_input_shape(cfg: Config, model: nn.Module) -> tuple[int, int, int]:
     size: Any = None
     for transform in (cfg.get('train_dataloader') or {}).get('dataset', {}).get('pipeline') or []:
         if re.search('Crop', str(transform.get('type'))):
-            # Named differently by each library.
-            size = next(
-                (transform[k] for k in ('crop_size', 'size', 'scale') if k in transform), size
-            )
+            # Named differently by each library; a scale may also be a range of areas.
+            given = [transform.get(key) for key in ('crop_size', 'size', 'scale')]
+            size = next((value for value in given if _is_size(value)), size)
     size = size or backbone.get('img_size')
     if size is None:
         raise ConfigError('the config gives no image size: say --input-shape C,H,W')
     height, width = (size, size) if isinstance(size, int) else size
     return int(channels), int(height), int(width)
+
+
+def _is_size(value: Any) -> bool:
+    numbers = list(value) if isinstance(value, list | tuple) else [value]
+    return len(numbers) in (1, 2) and all(isinstance(number, int) for number in numbers)
 
 
 def random_batch(
