@@ -37,7 +37,7 @@ FINETUNE = {
 }
 DATA = Path('data') / 'sentinel2_demo'
 
-_STEP = re.compile(r'(?:Epoch|Iter)\(train\)\s+\[\s*(\d+)\](?:\[\s*(\d+)/(\d+)\]|/(\d+)\])?')
+_STEP = re.compile(r'(Epoch|Iter)\(train\)\s+\[\s*(\d+)(?:/(\d+))?\]')
 _ETA = re.compile(r'eta: ([0-9:]+|\d+ days?, [0-9:]+)')
 _LOSS = re.compile(r'\sloss: ([-\d.eE+naif]+)')
 
@@ -147,7 +147,7 @@ def _status(log: Path) -> str:
         step = _STEP.search(line)
         if step:
             eta, loss = _ETA.search(line), _LOSS.search(line)
-            at = f'epoch {step[1]}' if step[3] else f'iteration {step[1]}/{step[4]}'
+            at = f'epoch {step[2]}' if step[1] == 'Epoch' else f'iteration {step[2]}/{step[3]}'
             left = f', {eta[1]} left' if eta else ''
             value = f', loss {float(loss[1]):.3f}' if loss else ''
             return at + value + left
