@@ -19,7 +19,7 @@ def patch_grid(size: tuple[int, int], patch_size: tuple[int, int]) -> tuple[int,
     Raises:
         ConfigError: If the image is not made of whole patches.
     """
-    if size[0] % patch_size[0] or size[1] % patch_size[1]:
+    if size[0] % patch_size[0] or size[1] % patch_size[1] or min(size) < 1:
         raise ConfigError(
             f'an image of {size[0]}x{size[1]} pixels is not made of whole patches of '
             f'{patch_size[0]}x{patch_size[1]}; crop or resize it to a multiple of the patch'

@@ -79,6 +79,18 @@ def test_any_bands_batch_and_predictor(bands, batch, norm):
     assert all(p.grad.isfinite().all() for p in model.parameters() if p.grad is not None)
 
 
+@pytest.mark.parametrize('norm', ['patch_bn', 'bn'])
+def test_synchronised_batch_norm(norm):
+    """MMEngine's sync_bn='torch' replaces the layer, and keeps names, order and numbers."""
+    predictor = build(predictor_norm=norm).predictor.eval()
+    embedding = torch.randn(2, LENGTH, 16)
+    expected, names = predictor(embedding), list(predictor.state_dict())
+    converted = torch.nn.SyncBatchNorm.convert_sync_batchnorm(predictor)
+    assert isinstance(getattr(converted, '1'), torch.nn.SyncBatchNorm)
+    assert list(converted.state_dict()) == names
+    torch.testing.assert_close(converted(embedding), expected)
+
+
 def test_it_learns():
     model = build().train()
     images = torch.nn.functional.interpolate(torch.randn(8, 3, 4, 6), size=SIZE, mode='bilinear')
