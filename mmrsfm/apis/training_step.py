@@ -7,6 +7,7 @@ import re
 import sys
 import time
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from copy import deepcopy
 from pathlib import Path
 from typing import Any
@@ -73,8 +74,9 @@ class TrainingStep:
             self._drop_amp()
         # Inner modules are built by bare names of the config's task library.
         with DefaultScope.overwrite_default_scope(self.cfg.get('default_scope', 'mmengine')):
-            self.model = self._build_model()
-            self.optim_wrapper = build_optim_wrapper(self.model, self.cfg.optim_wrapper)
+            with _quiet():
+                self.model = self._build_model()
+                self.optim_wrapper = build_optim_wrapper(self.model, self.cfg.optim_wrapper)
             self.batch_size = int(batch_size or self._loader_cfg().get('batch_size', 1))
             self.data = data
             self._batches = self._open(data, input_shape)
@@ -90,15 +92,8 @@ class TrainingStep:
         if self.cfg.get('data_preprocessor') is not None:
             cfg.setdefault('data_preprocessor', self.cfg.data_preprocessor)
         model = MODELS.build(cfg)
-        logger = MMLogger.get_current_instance()
-        level = logger.level
-        # Otherwise two lines for every parameter.
-        logger.setLevel('WARNING')
-        try:
-            # Memory that was never written may hold denormals, which are slow.
-            model.init_weights()
-        finally:
-            logger.setLevel(level)
+        # Memory that was never written may hold denormals, which are slow.
+        model.init_weights()
         return model.to(self.device).train()
 
     def _loader_cfg(self) -> Mapping[str, Any]:
@@ -107,7 +102,9 @@ class TrainingStep:
     def _open(self, data: str, shape: tuple[int, int, int] | None) -> Iterator[Any]:
         if data != 'random':
             try:
-                return self._real_batches()
+                batches = self._real_batches()
+                self.data = 'real'
+                return batches
             except (DataError, FileNotFoundError, ConfigError) as error:
                 if data == 'real':
                     raise
@@ -175,6 +172,18 @@ class TrainingStep:
         times['optimizer'] = clock.lap()
         times['step'] = sum(times.values())
         return times
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """MMEngine logs several lines for every parameter."""
+    logger = MMLogger.get_current_instance()
+    level = logger.level
+    logger.setLevel('WARNING')
+    try:
+        yield
+    finally:
+        logger.setLevel(level)
 
 
 class _Clock:

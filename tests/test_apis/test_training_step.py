@@ -1,7 +1,9 @@
 # Copyright (c) mmrsfm contributors. Licensed under the Apache License 2.0.
 """A training step of any config, outside a Runner."""
 
+import numpy as np
 import pytest
+import tifffile
 import torch
 from mmengine.config import Config
 from torch import nn
@@ -13,7 +15,7 @@ from mmrsfm.apis.training_step import (
     peak_memory,
     random_batch,
 )
-from mmrsfm.errors import ConfigError
+from mmrsfm.errors import ConfigError, DatasetNotFoundError
 
 ARCH = dict(embed_dims=16, num_layers=1, num_heads=2, feedforward_channels=32)
 BACKBONE = dict(type='mmrsfm.CrossScaleViT', arch=ARCH, img_size=32, patch_size=16, in_channels=4)
@@ -119,13 +121,38 @@ def test_mixed_precision_is_chosen_on_the_command_line_only():
         step.run()
 
 
-def test_real_data_come_from_the_loader_of_the_config():
-    dataset = dict(type='CIFAR10', data_root='not/there', download=False, pipeline=[])
-    loader = dict(batch_size=2, num_workers=0, dataset=dataset, sampler=dict(type='DefaultSampler'))
-    cfg = classifier(train_dataloader=loader)
-    with pytest.raises((FileNotFoundError, RuntimeError)):
+def scene_loader(root):
+    pipeline = [dict(type='mmrsfm.LoadMultiBandImage'), dict(type='mmrsfm.PackInputs')]
+    return dict(
+        batch_size=4,
+        num_workers=0,
+        drop_last=True,
+        sampler=dict(type='mmrsfm.EpochSampler', shuffle=True),
+        dataset=dict(type='mmrsfm.SceneFolderDataset', data_root=str(root), pipeline=pipeline),
+    )
+
+
+def test_real_data_come_from_the_loader_of_the_config(tmp_path):
+    for name in ('a', 'b', 'c'):
+        (tmp_path / name).mkdir()
+        for number in range(3):
+            image = np.random.rand(32, 32, 4).astype(np.float32)
+            tifffile.imwrite(tmp_path / name / f'{number}.tif', image, photometric='minisblack')
+    cfg = classifier(train_dataloader=scene_loader(tmp_path))
+    step = TrainingStep(cfg, batch_size=2)
+    assert (step.data, step.batch_size, step.note) == ('real', 2, '')
+    for _ in range(6):  # more than an epoch of four batches
+        assert step.run()['data_wait'] > 0
+    assert TrainingStep(cfg, data='random').batch_size == 4
+
+
+def test_absent_data_are_an_error_only_where_they_are_wanted(tmp_path):
+    cfg = classifier(train_dataloader=scene_loader(tmp_path / 'nowhere'))
+    with pytest.raises(DatasetNotFoundError):
         TrainingStep(cfg, data='real')
-    assert TrainingStep(cfg, data='random').batch_size == 2
+    step = TrainingStep(cfg, data='auto')
+    assert step.data == 'random'
+    assert 'nowhere' in step.note
 
 
 def test_the_input_shape_follows_the_config():
@@ -135,6 +162,9 @@ def test_the_input_shape_follows_the_config():
     cfg.train_dataloader = dict(
         dataset=dict(pipeline=[dict(type='LoadX'), dict(type='RandomCrop', crop_size=(64, 48))])
     )
+    assert infer_input_shape(cfg, model) == (4, 64, 48)
+    pipeline = cfg.train_dataloader.dataset.pipeline
+    pipeline.append(dict(type='mmrsfm.DrawScaleCrop', scale=(0.25, 0.75)))
     assert infer_input_shape(cfg, model) == (4, 64, 48)
     cfg = Config(dict(model=dict(type='X')))
     with pytest.raises(ConfigError, match='--input-shape'):

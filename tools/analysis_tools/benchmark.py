@@ -235,7 +235,11 @@ def device_name(device: str) -> str:
 def describe(figures: dict) -> str:
     def ms(summary: dict) -> str:
         low, high = summary['quartile_low'] * 1e3, summary['quartile_high'] * 1e3
-        return f'{summary["median"] * 1e3:10.1f} ms   (quartiles {low:.1f} to {high:.1f})'
+        least = summary['min'] * 1e3
+        return (
+            f'{summary["median"] * 1e3:10.1f} ms   '
+            f'(least {least:.1f}, quartiles {low:.1f} to {high:.1f})'
+        )
 
     lines = [
         f'{figures["config"]}',
