@@ -79,7 +79,7 @@ def run_command(
     try:
         main(args)
     except KeyboardInterrupt:
-        _say(parser, 'interrupted.')
+        _say(parser, 'interrupted. A training continues with --resume.')
         return EXIT_INTERRUPTED
     except (MMRSFMError, FileNotFoundError, PermissionError) as error:
         if debug:
@@ -90,8 +90,8 @@ def run_command(
             reason = f'{error.filename}: {error.strerror}'
         _say(parser, f'error: {reason}\n(--debug shows where)')
         return EXIT_USAGE if isinstance(error, usage) else EXIT_FAILED
-    finally:
-        shut_down()
+    # Only now: after an error, leaving the group could wait for ranks that wait for this one.
+    shut_down()
     return 0
 
 

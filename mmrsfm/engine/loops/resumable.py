@@ -218,7 +218,8 @@ class ResumableLoop:
             assert self._sampler is not None
             self._sampler.load_state_dict(state['sampler'])
             self._seed = self._sampler.seed
-            dataset = self.dataloader.dataset
+            dataset: Any = self.dataloader.dataset
+            dataset = getattr(dataset, '_dataset', dataset)  # below num_batch_per_epoch's slice
             if hasattr(dataset, 'seed'):
                 dataset.seed = self._seed
             if state['samples_per_step'] != self._samples_per_step:
