@@ -200,8 +200,8 @@ def compare_training(case):
 
 def compare_extra_losses(case):
     fixture = case.fixture
-    pred, mask = fixture.tensor('eval/pred_orig'), fixture.tensor('eval/mask_orig')
     for key in [name for name in fixture.arrays if name.startswith('extra/')]:
+        pred, mask = fixture.tensor('eval/pred_orig'), fixture.tensor('eval/mask_orig')
         which, kind = key.removeprefix('extra/').rsplit('_normpix', 1)[0].split('_', 1)
         module = MaskedReconstructionLoss(
             kind, norm_pix=key.endswith('1'), patch_size=case.model.patch_size
