@@ -137,7 +137,8 @@ def test_real_data_come_from_the_loader_of_the_config(tmp_path):
         (tmp_path / name).mkdir()
         for number in range(3):
             image = np.random.rand(32, 32, 4).astype(np.float32)
-            tifffile.imwrite(tmp_path / name / f'{number}.tif', image, photometric='minisblack')
+            path = tmp_path / name / f'{number}.tif'
+            tifffile.imwrite(path, image, photometric='minisblack', planarconfig='contig')
     cfg = classifier(train_dataloader=scene_loader(tmp_path))
     step = TrainingStep(cfg, batch_size=2)
     assert (step.data, step.batch_size, step.note) == ('real', 2, '')
