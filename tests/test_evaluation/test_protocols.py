@@ -2,9 +2,11 @@
 """kNN, linear probe and fine-tune from a pretraining checkpoint, by tools/train.py and test.py."""
 
 import json
+import logging
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -14,6 +16,7 @@ from mmengine.registry import init_default_scope
 from PIL import Image
 
 from mmrsfm.datasets import EuroSAT
+from mmrsfm.engine.hooks import PretrainedGuardHook
 from mmrsfm.registry import MODELS
 
 pytestmark = pytest.mark.xdist_group('protocols')
@@ -76,6 +79,9 @@ def folder(tmp_path_factory):
         test = ['test.py', name, f'{work_dir}/epoch_1.pth', '--work-dir', f'{work_dir}/test']
         commands += [train, test]
     commands.append(['test.py', KNN, CHECKPOINT, '--work-dir', 'work/knn'])
+    # Of a classifier, too: its head is left aside.
+    tuned = f'work/{Path(FINETUNE).stem}/epoch_1.pth'
+    commands.append(['test.py', KNN, tuned, '--work-dir', 'work/knn_tuned'])
     commands = [
         [str(REPO / 'tools' / tool), str(BENCHMARKS / name), *rest]
         for tool, name, *rest in commands
@@ -125,6 +131,7 @@ def test_fine_tuning_trains_everything(folder):
 
 def test_knn_sweeps_the_scales(folder):
     metrics = read_metrics(folder / 'work' / 'knn')
+    assert set(metrics) == set(read_metrics(folder / 'work' / 'knn_tuned'))
     for scale in ('12.5', '25', '50', '100'):
         for k in (5, 20):
             assert f'scale_{scale}/k_{k}/accuracy/top1' in metrics
@@ -160,6 +167,35 @@ def test_every_benchmark_names_what_exists(path):
     # The published schedule: warm-up and cosine fill the epochs.
     assert cfg.param_scheduler[-1].end == cfg.train_cfg.max_epochs
     assert cfg.param_scheduler[0].end + cfg.param_scheduler[1].T_max == cfg.train_cfg.max_epochs
+
+
+def test_thirteen_bands_start_from_rgb_weights_of_other_imagery(tmp_path):
+    rgb = Config.fromfile(BENCHMARKS / FINETUNE)
+    cfg = Config.fromfile(BENCHMARKS / FINETUNE.replace('tiny', 'base').replace(
+        '1xb8-coslr-100e_eurosat-rgb', '8xb64-coslr-100e_eurosat-13b'
+    ))  # fmt: skip
+    init_default_scope('mmpretrain')
+    source = MODELS.build({**rgb.model.backbone, 'init_cfg': None})
+    source.init_weights()
+    contract = MODELS.build(rgb.data_preprocessor).contract
+    state = {f'backbone.{name}': value for name, value in source.state_dict().items()}
+    path = tmp_path / 'rgb.pth'
+    torch.save(dict(state_dict=state, meta=dict(mmrsfm_contract=contract.to_dict())), path)
+    cfg.model.backbone.update(arch='tiny')
+    cfg.model.backbone.init_cfg.checkpoint = str(path)
+    cfg.model.head.in_channels = 128
+    model = MODELS.build({**cfg.model, 'data_preprocessor': cfg.data_preprocessor})
+    model.init_weights()
+    runner = SimpleNamespace(model=model, _has_loaded=False, logger=logging.getLogger())
+    PretrainedGuardHook().before_train(runner)
+    stem = model.backbone.patch_embed.projection.weight
+    mean = source.patch_embed.projection.weight.mean(1)
+    assert stem.shape[1] == 13
+    for band in range(13):
+        direction = torch.nn.functional.cosine_similarity(
+            stem[:, band].flatten(), mean.flatten(), dim=0
+        )
+        assert direction.item() == pytest.approx(1, abs=1e-5)
 
 
 def build_optimizer(name):

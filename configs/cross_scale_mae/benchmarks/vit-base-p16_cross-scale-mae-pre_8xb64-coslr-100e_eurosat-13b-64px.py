@@ -6,10 +6,13 @@ _base_ = [
 ]
 default_scope = 'mmpretrain'
 
-# Weights of an RGB pretraining: every band starts from the mean of the stem's columns.
-# With weights that name their bands, adapt='by_name'.
+# Weights of a pretraining on other imagery: every band starts from the mean of the RGB stem's columns,
+# and sensor, scale and resolution may differ. With weights that name their bands: bands='by_name'.
 model = dict(
-    backbone=dict(in_channels=13, init_cfg=dict(adapt='mean')),
+    backbone=dict(
+        in_channels=13,
+        init_cfg=dict(adapt=dict(bands='mean', ignore=['sensor', 'scale', 'gsd'])),
+    ),
     head=dict(num_classes=_base_.data_preprocessor.num_classes),
 )
 train_dataloader = dict(batch_size=64)
