@@ -231,3 +231,34 @@ def test_too_many_bad_samples_end_the_run(tmp_path):
 def test_unknown_policy(tmp_path, options):
     with pytest.raises(ConfigError, match=r'train_cfg: \w*bad_sample'):
         train(tmp_path, tmp_path, **options)
+
+
+class CollateHook(Hook):
+    """Changes the collate function, as mmpretrain's SwitchRecipeHook does."""
+
+    def before_train_epoch(self, runner):
+        from mmengine.dataset import pseudo_collate
+
+        runner.train_dataloader.collate_fn = pseudo_collate
+
+
+def test_hooks_may_change_the_collate_function(tmp_path):
+    options = {'train_dataloader.dataset.bad': [3], 'train_cfg.on_bad_sample': 'skip'}
+    runner = build(tmp_path, tmp_path, **EPOCHS, **options)
+    runner.register_hook(CollateHook())
+    runner.train()
+    assert runner.message_hub.get_info('bad_samples') == 3
+
+
+def test_seed_is_restored_below_a_sliced_dataset(tmp_path):
+    options = EPOCHS | {'train_dataloader.num_batch_per_epoch': 5}
+    _, trace = train(tmp_path, tmp_path / 'a', **options)
+    _, rest = train(
+        tmp_path,
+        tmp_path / 'b',
+        **options,
+        load_from=str(tmp_path / 'a' / 'epoch_1.pth'),
+        resume=True,
+        randomness=dict(seed=5),
+    )
+    assert rest.losses == trace.losses[5:]

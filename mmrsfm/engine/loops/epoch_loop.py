@@ -75,6 +75,7 @@ class EpochTrainLoop(ResumableLoop, EpochBasedTrainLoop):
         """Trains for one epoch, or for the rest of it."""
         self._enter_epoch(self._epoch)
         self.runner.call_hook('before_train_epoch')
+        self._wrap_collate()
         self.runner.model.train()
         for idx, data_batch in enumerate(self.dataloader, start=self._cursor['batch']):
             self.run_iter(idx, data_batch)

@@ -58,6 +58,7 @@ class IterTrainLoop(ResumableLoop, IterBasedTrainLoop):
     def _run(self) -> nn.Module:
         self.runner.call_hook('before_train')
         self.runner.call_hook('before_train_epoch')
+        self._wrap_collate()
         # Only now: hooks of before_train restore the position, and workers fetch ahead.
         batches = iter(self.dataloader)
         while self._iter < self._max_iters and not self.stop_training:

@@ -84,10 +84,8 @@ class ResumableLoop:
 
     def _adopt_dataloader(self, infinite: bool) -> None:
         """Takes over the data loader that the base class built."""
-        from mmrsfm.datasets.addressed import AddressedCollate
-
         loader = self.dataloader
-        loader.collate_fn = AddressedCollate(loader.collate_fn)  # type: ignore[arg-type]
+        self._wrap_collate()
         # A data loader draws a number each time it is iterated. From a generator of its own: the
         # global one belongs to the model, and a resumed run iterates at other times.
         generator = torch.Generator()
@@ -107,6 +105,14 @@ class ResumableLoop:
         self._knows_position = self._sampler is not None and type(batch_sampler) is BatchSampler
         batch_size = getattr(batch_sampler, 'batch_size', None) or 1
         self._samples_per_step = int(batch_size) * get_world_size()
+
+    def _wrap_collate(self) -> None:
+        """Makes the collate function pass records of bad samples on; hooks may have changed it."""
+        from mmrsfm.datasets.addressed import AddressedCollate
+
+        collate: Any = self.dataloader.collate_fn
+        if not isinstance(collate, AddressedCollate):
+            self.dataloader.collate_fn = AddressedCollate(collate)
 
     def _enter_epoch(self, epoch: int) -> None:
         """Tells the sampler which epoch is to be drawn."""
