@@ -32,7 +32,7 @@ from mmengine.utils import get_installed_path
 mim = Path(mmrsfm.__file__).parent / '.mim'
 names = sorted(str(p.relative_to(mim / 'configs')) for p in (mim / 'configs').rglob('*.py'))
 bad = {}
-for number, name in enumerate(names):
+for number, name in enumerate(names[:: int(sys.argv[1])]):
     try:
         if number % 5 == 0:
             get_config('mmrsfm::' + name)
@@ -48,10 +48,10 @@ print(json.dumps(dict(
 """
 
 
-def probe(python, folder):
+def probe(python, folder, every=1):
     environment = {key: value for key, value in os.environ.items() if key != 'PYTHONPATH'}
     result = subprocess.run(
-        [str(python), '-W', 'ignore', '-c', PROBE],
+        [str(python), '-W', 'ignore', '-c', PROBE, str(every)],
         cwd=folder,
         env=environment,
         capture_output=True,
@@ -133,7 +133,7 @@ def test_a_wheel_resolves_configs_from_a_foreign_folder(installed, tmp_path):
 
 
 def test_an_editable_installation_resolves_configs_from_a_foreign_folder(tmp_path):
-    found = probe(sys.executable, tmp_path)
+    found = probe(sys.executable, tmp_path, every=7)
     if REPO not in Path(found['file']).parents:
         pytest.skip(f'this environment has mmrsfm from {found["file"]}')
     assert found['names'] == config_names(REPO / 'configs')
