@@ -1,5 +1,5 @@
 # Copyright (c) mmrsfm contributors. Licensed under the Apache License 2.0.
-from mmrsfm.engine.hooks import CheckpointHook, PretrainedGuardHook
+from mmrsfm.engine.hooks import CheckpointHook, PretrainedGuardHook, VisualizationHook
 from mmrsfm.engine.log_processor import LogProcessor
 from mmrsfm.engine.loops import EpochTrainLoop, IterTrainLoop
 from mmrsfm.engine.optimizers import BF16OptimWrapper
@@ -13,4 +13,5 @@ __all__ = [
     'IterTrainLoop',
     'LogProcessor',
     'PretrainedGuardHook',
+    'VisualizationHook',
 ]

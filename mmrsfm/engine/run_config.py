@@ -20,8 +20,8 @@ from mmrsfm.errors import ConfigError, MissingDependencyError, MMRSFMError
 
 # The visualisation hook and the visualizer of a task library, for configs that name none.
 _DRAWERS = {
-    'mmpretrain': ('mmpretrain.VisualizationHook', 'mmpretrain.UniversalVisualizer'),
-    'mmseg': ('mmseg.SegVisualizationHook', 'mmseg.SegLocalVisualizer'),
+    'mmpretrain': ('mmrsfm.VisualizationHook', 'mmpretrain.UniversalVisualizer'),
+    'mmseg': ('mmrsfm.VisualizationHook', 'mmseg.SegLocalVisualizer'),
     'mmdet': ('mmdet.DetVisualizationHook', 'mmdet.DetLocalVisualizer'),
     'mmrotate': ('mmdet.DetVisualizationHook', 'mmrotate.RotLocalVisualizer'),
 }
