@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # From a clean clone to a result: sets up the environment, then pretrains, fine-tunes, tests and
 # draws on a real Sentinel-2 scene. Run it again to continue where it stopped.
+[ -n "${BASH_VERSION:-}" ] || exec bash "$0" "$@" # started by sh
 set -u
 
 usage() {
@@ -29,8 +30,7 @@ while [ $# -gt 0 ]; do
       ;;
     --venv)
       [ $# -ge 2 ] || { usage >&2; exit 2; }
-      MMRSFM_VENV=$(realpath -m "$2")
-      export MMRSFM_VENV
+      export MMRSFM_VENV="$2"
       shift 2
       ;;
     --skip-train)
@@ -38,7 +38,13 @@ while [ $# -gt 0 ]; do
       shift
       ;;
     --seeds)
-      [ $# -ge 2 ] || { usage >&2; exit 2; }
+      # Here, not by the job: it starts after the set-up.
+      case "${2:-}" in
+        '' | *[!0-9]* | 0)
+          echo "quickstart.sh: --seeds needs a number from 1, got '${2:-}'" >&2
+          exit 2
+          ;;
+      esac
       job+=(--seeds "$2")
       shift 2
       ;;

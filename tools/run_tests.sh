@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # Passes the tests: sets up the environment if needed, then pytest. Arguments go to pytest;
 # --all adds the slow matrix.
+[ -n "${BASH_VERSION:-}" ] || exec bash "$0" "$@" # started by sh
 set -u
 . "$(dirname "${BASH_SOURCE[0]}")/env.sh"
 case "${1:-}" in

@@ -18,4 +18,4 @@ if [ $# -gt 0 ] && [ "${1#-}" = "$1" ]; then
   shift
 fi
 exec bash "$(dirname "${BASH_SOURCE[0]}")/slurm_run.sh" train.py "$PARTITION" "$JOB_NAME" \
-  "$CONFIG" "${WORK_DIR[@]}" "$@"
+  "$CONFIG" ${WORK_DIR[@]+"${WORK_DIR[@]}"} "$@"
