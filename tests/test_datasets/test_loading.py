@@ -142,6 +142,15 @@ def test_nodata_that_float32_cannot_hold_exactly(tmp_path):
     assert load(str(tmp_path / 'a.npy'), nodata=-3.4028235e38)['img'].min() > -1
 
 
+def test_numbers_beyond_float32_are_invalid_even_undeclared(tmp_path):
+    array = numbers(dtype='float64')
+    array[2, :3] = -1.7976931348623157e308
+    results = load(write_tif(tmp_path / 'a.tif', array))
+    assert not results['valid_mask'][:3, :, 2].any()
+    assert results['valid_mask'].mean() == 1 - 3 / 24 / 4
+    assert results['img'].min() > -1
+
+
 def test_an_image_without_any_data(tmp_path):
     array = np.full((2, 8, 8), np.nan, 'float32')
     results = load(write_tif(tmp_path / 'a.tif', array))
@@ -238,8 +247,12 @@ def test_values_that_are_no_class(tmp_path):
         label(tmp_path, np.full((4, 4), 1000, 'uint16'))
     with pytest.raises(DataError, match=r'holds \[-1\]'):
         label(tmp_path, np.full((4, 4), -1, 'int16'))
-    with pytest.raises(DataError, match='fractions'):
-        label(tmp_path, np.full((4, 4), 0.5, 'float32'))
+    for number, text in ((0.5, r'whole numbers, got 0\.5'), (np.inf, 'whole numbers, got inf')):
+        with pytest.raises(DataError, match=text):
+            label(tmp_path, np.full((4, 4), number, 'float32'))
+    for large in (2**32, 2**32 - 1):  # not class 0, not -1
+        with pytest.raises(DataError, match=rf'holds \[{large}\]'):
+            label(tmp_path, np.full((4, 4), large, 'int64'))
 
 
 def test_label_of_another_size(tmp_path):

@@ -76,6 +76,8 @@ class LoadMultiBandImage(BaseTransform):
             raise ConfigError("LoadMultiBandImage: npy_order must be 'HWC' or 'CHW'")
         if isinstance(bands, str) or isinstance(band_names, str):
             raise ConfigError('LoadMultiBandImage: bands and band_names are lists')
+        if bands is not None and not len(bands):
+            raise ConfigError('LoadMultiBandImage: bands names no band; None loads all')
         self.bands = None if bands is None else list(bands)
         self.band_names = None if band_names is None else tuple(band_names)
         self.scale = scale
@@ -105,7 +107,8 @@ class LoadMultiBandImage(BaseTransform):
                 path=path,
             )
         valid = self._find_valid(raster, path)
-        image = self._convert(image, path)
+        with np.errstate(over='ignore'):  # what float32 cannot hold is marked as invalid
+            image = self._convert(image, path)
         if valid is not None:
             image = fill_invalid(image, valid)
             results['valid_mask'] = valid
@@ -143,7 +146,9 @@ class LoadMultiBandImage(BaseTransform):
             values = [self.nodata] * count  # type: ignore[list-item]
         valid: np.ndarray | None = None
         if np.issubdtype(image.dtype, np.floating):
-            finite = np.isfinite(image)
+            # Judged as the float32 that they become: a no-data value of -1.8e308 is infinite then.
+            with np.errstate(over='ignore'):
+                finite = np.isfinite(image.astype(np.float32, copy=False))
             if not finite.all():
                 valid = finite
         for band, value in enumerate(values):

@@ -80,18 +80,21 @@ class LoadSegLabel(BaseTransform):
         return results
 
     def _to_classes(self, stored: np.ndarray, ignored: Sequence[float], path: str) -> np.ndarray:
-        """(H, W) int32 class indices."""
+        """(H, W) int64 class indices: no stored value may wrap around to a class."""
         unlabelled = np.zeros(stored.shape, bool)
         if np.issubdtype(stored.dtype, np.floating):
             unlabelled |= np.isnan(stored)
             stored = np.where(unlabelled, self.ignore_index, stored)
-            if not np.array_equal(stored, np.rint(stored)):
-                raise DataError('a label map holds whole numbers, got fractions', path=path)
+            whole = np.isfinite(stored) & (stored == np.rint(stored))
+            if not whole.all():
+                raise DataError(
+                    f'a label map holds whole numbers, got {stored[~whole].flat[0]}', path=path
+                )
         for value in ignored:
             unlabelled |= stored == value
-        label = stored.astype(np.int32)
+        label = stored.astype(np.int64)
         if self.value_map is not None:
-            mapped = np.full(label.shape, self.ignore_index, np.int32)
+            mapped = np.full(label.shape, self.ignore_index, np.int64)
             for value, index in self.value_map.items():
                 mapped[label == value] = index
             label = mapped
