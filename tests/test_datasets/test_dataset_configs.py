@@ -44,3 +44,18 @@ def test_pipelines_fit_the_data_preprocessor(tmp_path, name):
             assert tuple(sample.band_names) == bands
             if 'pretrain' in name:
                 assert sample.mask_noise.shape[0] == 2
+
+
+@pytest.mark.parametrize('name', [name for name in CONFIGS if 'pretrain' in name])
+def test_pretraining_states_the_contract_of_its_checkpoints(name):
+    preprocessor = Config.fromfile(FOLDER / name).data_preprocessor
+    stated = MODELS.build(preprocessor).contract.to_dict()
+    wanted = {'band_names', 'sensor', 'scale', 'mean', 'std', 'licence'}
+    assert wanted <= set(stated), 'fields of the contract that the config leaves open'
+
+
+@pytest.mark.parametrize('name', ['resisc45_256px.py', 'eurosat_rgb_64px.py', 'whu_rs19_256px.py'])
+def test_benchmarks_do_not_claim_the_sensor_of_the_pretraining(name):
+    contract = MODELS.build(Config.fromfile(FOLDER / name).data_preprocessor).contract
+    assert contract.sensor is None
+    assert contract.scale == 1.0

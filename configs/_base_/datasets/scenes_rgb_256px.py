@@ -1,8 +1,12 @@
 # What the RGB scene benchmarks share; their files set the dataset and the number of classes. The
-# constants are those of fMoW, on which the released weights were trained.
+# constants are those of fMoW, on which the released weights were trained; the sensor is another one in
+# each, so that none is stated (what is not stated is not compared with the checkpoint's contract).
 _base_ = './fmow_rgb.py'
 
-data_preprocessor = dict(type='mmrsfm.MultiBandDataPreprocessor', **_base_.contract)
+data_preprocessor = dict(
+    type='mmrsfm.MultiBandDataPreprocessor',
+    **{**_base_.contract, 'sensor': None, 'licence': None},
+)
 size = 256
 train_pipeline = [
     _base_.load_image,

@@ -9,6 +9,7 @@ contract = dict(
     sensor='Sentinel-2 L1C',
     scale=1e-4,
     gsd=10.0,
+    licence='CC0-1.0; contains modified Copernicus Sentinel data (imagery)',
     mean=[
         0.1459, 0.1179, 0.0954, 0.0781, 0.0928, 0.1259, 0.1393, 0.1369, 0.1476, 0.0644, 0.0013,
         0.1061, 0.0652,
