@@ -4,7 +4,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
@@ -86,36 +87,48 @@ def load_pretrained(
         module = module.module  # type: ignore[assignment]
     where = 'the checkpoint' if isinstance(path, Mapping) else str(path)
     content = path if isinstance(path, Mapping) else read_checkpoint(path, sha256, md5)
-    found = unwrap(content, weights)
-    whole = isinstance(getattr(module, 'backbone', None), nn.Module)
-    adaptation = Adaptation.parse(adapt)
-    report = LoadReport(where, layout, found.steps, notes=found.notes, adaptation=adaptation)
-    report.contract = _contract_of(found.meta, where)
-    if contract is not None:
-        report.target = (
-            contract
-            if isinstance(contract, ImageryContract)
-            else ImageryContract.from_dict(contract)
-        )
-        if report.contract is not None:
-            report.notes += check_contract(report.contract, report.target, adaptation, where)
+    with _named(where):
+        found = unwrap(content, weights)
+        whole = isinstance(getattr(module, 'backbone', None), nn.Module)
+        adaptation = Adaptation.parse(adapt)
+        report = LoadReport(where, layout, found.steps, notes=found.notes, adaptation=adaptation)
+        report.contract = _contract_of(found.meta, where)
+        if contract is not None:
+            report.target = (
+                contract
+                if isinstance(contract, ImageryContract)
+                else ImageryContract.from_dict(contract)
+            )
+            if report.contract is not None:
+                report.notes += check_contract(report.contract, report.target, adaptation, where)
 
-    offered = _offer(found.state, found.meta, layout, module, part, whole, report)
-    _check_norm_style(module, found.meta, report, where)
-    target: dict[str, Tensor] = dict(module.state_dict(keep_vars=True))
-    traits = found.meta.get(TRAITS_KEY) or {}
-    if source_grid is None and traits.get('grid'):
-        source_grid = (int(traits['grid'][0]), int(traits['grid'][1]))
-    _fit_tables(offered, target, module, source_grid, report)
-    _fit_stem(offered, target, module, whole, report)
-    selected = _match(offered, target, report)
-    _check_complete(target, selected, module, whole, allow_missing, report, where)
-    module.load_state_dict(selected, strict=False)
-    _verify(module, selected, report, where)
-    attach_report(module, report)
-    level = logging.WARNING if report.missing or report.unexpected else logging.INFO
-    print_log(report.summary(), logger='current', level=level)
-    return report
+        offered = _offer(found.state, found.meta, layout, module, part, whole, report)
+        _check_norm_style(module, found.meta, report, where)
+        target: dict[str, Tensor] = dict(module.state_dict(keep_vars=True))
+        traits = found.meta.get(TRAITS_KEY) or {}
+        if source_grid is None and traits.get('grid'):
+            source_grid = (int(traits['grid'][0]), int(traits['grid'][1]))
+        _fit_tables(offered, target, module, source_grid, report)
+        _fit_stem(offered, target, module, whole, report)
+        selected = _match(offered, target, report)
+        _check_complete(target, selected, module, whole, allow_missing, report, where)
+        module.load_state_dict(selected, strict=False)
+        _verify(module, selected, report, where)
+        attach_report(module, report)
+        level = logging.WARNING if report.missing or report.unexpected else logging.INFO
+        print_log(report.summary(), logger='current', level=level)
+        return report
+
+
+@contextmanager
+def _named(where: str) -> Iterator[None]:
+    """Errors of steps that see only the contents name the file too."""
+    try:
+        yield
+    except CheckpointError as error:
+        if where in str(error):
+            raise
+        raise type(error)(f'{where}: {error}') from error
 
 
 def _contract_of(meta: Mapping[str, Any], where: str) -> ImageryContract | None:

@@ -124,6 +124,19 @@ def test_nothing_fits():
         load_pretrained(vit(), {'epoch': 1})
 
 
+def test_errors_name_the_file(tmp_path):
+    path = tmp_path / 'weights.pth'
+    for content, error in (
+        ({'x': torch.ones(1)}, UnknownLayoutError),
+        ({'epoch': 1}, CheckpointReadError),
+        ({**timm_vit(), 'pos_embed': torch.ones(1, 5, 6)}, IncompleteLoadError),
+    ):
+        torch.save(content, path)
+        with pytest.raises(error, match=r'weights\.pth') as caught:
+            load_pretrained(vit(), path)
+        assert str(caught.value).count('weights.pth') == 1
+
+
 def test_whole_models_need_their_backbone_only():
     state = convert_state_dict(timm_vit(head='head'))
     model = Whole(vit())
