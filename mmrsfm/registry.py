@@ -9,6 +9,7 @@ name up when it is asked for, in the packages of its ``locations``, the light on
 from __future__ import annotations
 
 import importlib
+import traceback
 from collections.abc import Sequence
 from typing import Any
 
@@ -27,14 +28,14 @@ class LazyRegistry(Registry):
         name: Name of the registry.
         parent: The root registry of MMEngine.
         locations: Modules whose import registers classes, in the order in which they are tried.
-            One that needs a task library which is not installed is passed over, and named in the
-            error if the name is not found elsewhere.
+            One that needs a task library which is not installed, or does not work, is passed over,
+            and named in the error if the name is not found elsewhere.
     """
 
     def __init__(self, name: str, parent: Registry, locations: Sequence[str]) -> None:
         super().__init__(name, parent=parent, scope=SCOPE, locations=list(locations))
         self._pending = list(locations)
-        self._failed: dict[str, ImportError] = {}
+        self._failed: dict[str, Exception] = {}
 
     def import_from_location(self) -> None:
         """Imports nothing: the locations are tried one by one in :meth:`get`."""
@@ -49,12 +50,14 @@ class LazyRegistry(Registry):
         scope, name = self.split_scope_key(key)
         if scope in (None, SCOPE):
             self._import_until_found(name)
-            if self._failed and name not in self._module_dict and scope == SCOPE:
-                self._raise_missing(name)
-        return super().get(key)
+        found = super().get(key)
+        # Also without a scope: a root registry takes it off before it asks this one.
+        if found is None and self._failed and scope in (None, SCOPE):
+            self._raise_missing(name)
+        return found
 
     def import_all(self) -> None:
-        """Imports every location whose task library is installed."""
+        """Imports every location whose task library is installed and works."""
         self._import_until_found(None)
 
     def _import_until_found(self, name: str | None) -> None:
@@ -62,8 +65,8 @@ class LazyRegistry(Registry):
             location = self._pending[0]
             try:
                 importlib.import_module(location)
-            except ImportError as error:
-                if (error.name or '').split('.')[0] == SCOPE:
+            except Exception as error:
+                if _is_ours(error):
                     raise  # a module of ours is broken: never hide that
                 self._failed[location] = error
             # Removed afterwards: an import that registers by name may come back here.
@@ -71,11 +74,27 @@ class LazyRegistry(Registry):
                 self._pending.pop(0)
 
     def _raise_missing(self, name: str) -> None:
-        reasons = '; '.join(f'{location}: {error}' for location, error in self._failed.items())
+        reasons = '; '.join(
+            f'{location}: {type(error).__name__}: {error}'
+            for location, error in self._failed.items()
+        )
         raise MissingDependencyError(
             f"'mmrsfm.{name}' is not in the {self.name} registry, and some of mmrsfm could not be "
-            f'imported ({reasons}). Install the missing package, or correct the name.'
+            f'imported ({reasons}). Install or repair the package, as '
+            'python -m mmrsfm.utils.collect_env --check says, or correct the name.'
         )
+
+
+def _is_ours(error: Exception) -> bool:
+    """Whether an import failed in a module of mmrsfm, and not in a library that it needs."""
+    if isinstance(error, ImportError):
+        return (error.name or '').split('.')[0] == SCOPE
+    # Task libraries assert versions, and compiled ones fail with whatever their loader raises.
+    innermost = SCOPE
+    for frame, _ in traceback.walk_tb(error.__traceback__):
+        if frame.f_code.co_name == '<module>':
+            innermost = frame.f_globals.get('__name__', '')
+    return innermost.split('.')[0] == SCOPE
 
 
 def _child(name: str, *locations: str) -> LazyRegistry:

@@ -52,13 +52,35 @@ class TestRegistry:
         assert imported == ['a', 'b']
 
     def test_missing_task_library_is_named(self, monkeypatch):
-        child = registry.LazyRegistry('probe', roots.Registry('probe', scope='root'), ['heavy'])
+        root = roots.Registry('probe', scope='root')
+        root.register_module(name='Known', module=int)
+        child = registry.LazyRegistry('probe', root, ['heavy'])
 
         def fake_import(name):
             raise ImportError('No module named mmdet', name='mmdet')
 
         monkeypatch.setattr(registry.importlib, 'import_module', fake_import)
-        with pytest.raises(MissingDependencyError, match='No module named mmdet'):
+        for ask in (child, root):
+            with pytest.raises(MissingDependencyError, match='No module named mmdet'):
+                ask.get('mmrsfm.Unknown')
+        assert child.get('Known') is int  # as under default_scope='mmrsfm'
+        assert root.get('Unknown') is None
+
+    @pytest.mark.parametrize('package', ['brokenlibrary', 'mmrsfm'])
+    def test_broken_library_is_passed_over_unless_it_is_ours(self, package, monkeypatch):
+        child = registry.LazyRegistry('probe', roots.Registry('probe', scope='root'), ['heavy'])
+
+        def fake_import(name):
+            # As task libraries check the version of mmcv.
+            exec("assert False, 'mmcv is too new'", {'__name__': f'{package}.sub'})
+
+        monkeypatch.setattr(registry.importlib, 'import_module', fake_import)
+        if package == 'mmrsfm':
+            with pytest.raises(AssertionError):
+                child.import_all()
+            return
+        child.import_all()
+        with pytest.raises(MissingDependencyError, match='AssertionError: mmcv is too new'):
             child.get('mmrsfm.Unknown')
 
     def test_own_broken_module_is_never_hidden(self, monkeypatch):
