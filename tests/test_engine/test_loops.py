@@ -233,6 +233,15 @@ def test_unknown_policy(tmp_path, options):
         train(tmp_path, tmp_path, **options)
 
 
+def test_an_epoch_without_a_batch_is_refused(tmp_path):
+    options = {'train_dataloader.batch_size': 11, 'train_dataloader.drop_last': True}
+    with pytest.raises(ConfigError, match=r'10 samples on 1 ranks, batch_size=11, drop_last=True'):
+        train(tmp_path, tmp_path, **options)
+    # The stream of an iteration-based loop fills it from several epochs.
+    _, trace = train(tmp_path, tmp_path / 'b', **options, **ITERS)
+    assert {len(batch) for batch in trace.samples} == {11}
+
+
 class CollateHook(Hook):
     """Changes the collate function, as mmpretrain's SwitchRecipeHook does."""
 

@@ -5,11 +5,13 @@ from __future__ import annotations
 
 from typing import Any
 
+from mmengine.dist import get_world_size
 from mmengine.runner import EpochBasedTrainLoop
 from torch import nn
 from torch.utils.data import DataLoader
 
 from mmrsfm.engine.loops.resumable import ResumableLoop
+from mmrsfm.errors import ConfigError
 from mmrsfm.registry import LOOPS
 
 
@@ -35,7 +37,7 @@ class EpochTrainLoop(ResumableLoop, EpochBasedTrainLoop):
         max_bad_samples: With ``'skip'``, how many samples of one epoch may be bad, on each rank.
 
     Raises:
-        ConfigError: For an unknown policy.
+        ConfigError: For an unknown policy, or if the data do not fill one batch.
         TooManyBadSamplesError: While training, if more samples are bad.
     """
 
@@ -53,6 +55,14 @@ class EpochTrainLoop(ResumableLoop, EpochBasedTrainLoop):
         dataloader = self._address(runner, dataloader, on_bad_sample, max_bad_samples)
         super().__init__(runner, dataloader, max_epochs, val_begin, val_interval, dynamic_intervals)
         self._adopt_dataloader(infinite=False)
+        if len(self.dataloader) == 0:
+            batch_size = getattr(self.dataloader, 'batch_size', None)
+            raise ConfigError(
+                f'train_dataloader: an epoch has no batch: the dataset has '
+                f'{len(self.dataloader.dataset)} samples on {get_world_size()} ranks, '  # type: ignore[arg-type]
+                f'batch_size={batch_size}, drop_last={self.dataloader.drop_last}. Use a smaller '
+                'batch size, or drop_last=False'
+            )
 
     def run(self) -> nn.Module:
         """Trains, and returns the model."""
