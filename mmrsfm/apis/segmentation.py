@@ -47,20 +47,29 @@ class SegmentationInferencer:
         model_cfg.backbone.pop('init_cfg', None)
         model: nn.Module = MODELS.build(model_cfg)
         state = read_checkpoint(checkpoint)
-        result = model.load_state_dict(state.get('state_dict', state), strict=False)
+        try:
+            # Not strict: that would list every name; this says first what is wrong.
+            result = model.load_state_dict(state.get('state_dict', state), strict=False)
+        except RuntimeError as error:
+            raise IncompleteLoadError(
+                f'{checkpoint} is of another model than that of the config: {error}'
+            ) from error
         if result.missing_keys or result.unexpected_keys:
             raise IncompleteLoadError(
                 f'{checkpoint} does not fit the model of the config: missing '
                 f'{result.missing_keys[:5]}, left over {result.unexpected_keys[:5]}'
             )
         self.model: Any = model.to(device).eval()
-        pipeline = self.cfg.test_dataloader.dataset.pipeline
-        self.pipeline = Compose([step for step in pipeline if 'Label' not in step['type']])
+        dataset = self.cfg.test_dataloader.dataset
+        while 'pipeline' not in dataset and 'dataset' in dataset:
+            dataset = dataset.dataset
+        self._dataset = dataset
+        self.pipeline = Compose([step for step in dataset.pipeline if not _loads_labels(step)])
 
     @property
     def class_names(self) -> list[str] | None:
         """Names of the classes, where the dataset of the config states them."""
-        metainfo = self.cfg.test_dataloader.dataset.get('metainfo') or {}
+        metainfo = self._dataset.get('metainfo') or {}
         return list(metainfo['classes']) if 'classes' in metainfo else None
 
     @torch.no_grad()
@@ -76,10 +85,18 @@ class SegmentationInferencer:
         Raises:
             DataError: If the image cannot be read, or its bands are not those of the model.
         """
-        sample = self.pipeline({'img_path': str(image), 'reduce_zero_label': False})
+        info: dict[str, Any] = {'img_path': str(image), 'reduce_zero_label': False}
+        if self._dataset.get('band_names') is not None:
+            info['band_names'] = tuple(self._dataset.band_names)
+        sample = self.pipeline(info)
         valid = getattr(sample['data_samples'], 'valid_mask', None)
         output = self.model.test_step(pseudo_collate([sample]))[0]
         classes = output.pred_sem_seg.data.squeeze(0).cpu().numpy().astype(np.uint8)
         if valid is not None:
             classes[~valid.any(0).cpu().numpy()] = 255
         return classes
+
+
+def _loads_labels(step: Any) -> bool:
+    name = str(step['type'])
+    return 'Label' in name or 'LoadAnnotations' in name
