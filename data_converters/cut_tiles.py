@@ -16,14 +16,15 @@ gives ``data/my_scene/{images,labels}/{train,val,test}/<row>_<column>.tif`` and
 from __future__ import annotations
 
 import argparse
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import rasterio
+from rasterio.errors import RasterioError
 from rasterio.windows import Window
 
-from mmrsfm.errors import ConfigError, ImageSizeError, MMRSFMError
+from mmrsfm.errors import ConfigError, CorruptImageError, ImageSizeError, MMRSFMError
 from mmrsfm.utils.progress import progress
 
 DEFAULT_SPLITS = {'train': 0.60, 'val': 0.15, 'test': 0.25}
@@ -98,20 +99,18 @@ def cut_tiles(
         Number of tiles by split.
 
     Raises:
+        CorruptImageError: If a file cannot be opened.
         ImageSizeError: If the label map has another size than the scene.
-        ConfigError: If the scene is too small.
+        ConfigError: If the scene is too small, or ``target`` holds tiles of another cut.
     """
     target, stride = Path(target), stride or size
-    with rasterio.open(scene) as source:
-        height, width = source.shape
+    height, width = _shape(scene)
     inputs = {'images': Path(scene)}
     if labels is not None:
         inputs['labels'] = Path(labels)
-        with rasterio.open(labels) as source:
-            if source.shape != (height, width):
-                raise ImageSizeError(
-                    f'is {source.shape}, the scene {(height, width)} pixels', path=labels
-                )
+        shape = _shape(labels)
+        if shape != (height, width):
+            raise ImageSizeError(f'is {shape}, the scene {(height, width)} pixels', path=labels)
     if width < size:
         raise ConfigError(f'the scene is {width} pixels wide, less than a tile of {size}')
     strips = make_strips(height, size, gap, splits)
@@ -126,6 +125,7 @@ def cut_tiles(
                 for kind in inputs:
                     path = target / kind / strip.name / f'{row:05d}_{column:05d}.tif'
                     jobs.append((kind, path, Window(column, row, size, size), compress))
+    _refuse_other_cut(target, jobs, size)
     jobs = [job for job in jobs if not job[1].exists()]
     sources = {kind: rasterio.open(path) for kind, path in inputs.items()}
     try:
@@ -138,6 +138,25 @@ def cut_tiles(
     return {
         strip.name: len(list((target / 'images' / strip.name).glob('*.tif'))) for strip in strips
     }
+
+
+def _shape(path: str | Path) -> tuple[int, int]:
+    try:
+        with rasterio.open(path) as source:
+            return source.shape
+    except RasterioError as error:
+        raise CorruptImageError(f'cannot be opened ({error})', path=path) from error
+
+
+def _refuse_other_cut(target: Path, jobs: Sequence[tuple], size: int) -> None:
+    """Raises for tiles of another size or grid, which would be taken for tiles of this cut."""
+    planned = {path for _, path, _, _ in jobs}
+    there = sorted((target / 'images').glob('*/*.tif'))
+    if any(path not in planned for path in there) or (there and _shape(there[0]) != (size, size)):
+        raise ConfigError(
+            f'{target} holds {len(there)} tiles, some of them of another size, stride, gap or '
+            'scene. Remove the folder, or name another one.'
+        )
 
 
 def _write_window(

@@ -35,7 +35,7 @@ def spectral_index_labels(
     swir: np.ndarray,
     ndwi_threshold: float = 0.1,
     ndvi_threshold: float = 0.6,
-    ndbi_threshold: float = 0.0,
+    ndbi_threshold: float = 0.1,
     dark_percentile: float | None = 0.1,
 ) -> np.ndarray:
     """Classifies each pixel: water, else vegetation, else bare or built, else other.

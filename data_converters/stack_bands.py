@@ -75,8 +75,8 @@ def stack_bands(
 ) -> Path:
     """Stacks single-band rasters onto one grid: the finest one, over the area that all cover.
 
-    The bands keep their type; band names go into the descriptions of the file. The file appears
-    under its name only when it is complete.
+    The bands keep their type and no-data value; their names go into the descriptions of the file,
+    which appears under its name only when it is complete.
 
     Args:
         bands: Files by band name, in the order of the output.
@@ -90,7 +90,8 @@ def stack_bands(
 
     Raises:
         CorruptImageError: If a file cannot be read.
-        BandMismatchError: If CRS or data type differ between the bands, or they do not overlap.
+        BandMismatchError: If CRS, data type or no-data value differ between the bands, or they do
+            not overlap.
     """
     target = Path(target)
     with contextlib.ExitStack() as stack:
@@ -104,6 +105,14 @@ def stack_bands(
                     band=name,
                     hint='All bands must share one CRS and one data type',
                 )
+        # By their text: NaN is not equal to itself.
+        if len({str(source.nodata) for source in sources.values()}) > 1:
+            stated = {name: source.nodata for name, source in sources.items()}
+            raise BandMismatchError(
+                f'the no-data values differ: {stated}',
+                path=first.name,
+                hint='One GeoTIFF has one: give all bands the same (gdal_translate -a_nodata)',
+            )
         step = resolution or min(source.res[0] for source in sources.values())
         # The origin of the finest band: that one is copied, not resampled.
         anchor = min(sources.values(), key=lambda source: source.res[0])
@@ -125,7 +134,7 @@ def stack_bands(
         profile = {
             'driver': 'GTiff', 'count': len(sources), 'dtype': first.dtypes[0], 'tiled': True,
             'blockxsize': 256, 'blockysize': 256, 'compress': 'deflate', 'predictor': 2,
-            'BIGTIFF': 'IF_SAFER', **grid,
+            'BIGTIFF': 'IF_SAFER', 'nodata': first.nodata, **grid,
         }  # fmt: skip
         target.parent.mkdir(parents=True, exist_ok=True)
         partial = target.with_name(target.name + '.partial')

@@ -14,6 +14,8 @@ import hashlib
 import json
 import os
 import re
+import shutil
+import signal
 import statistics
 import subprocess
 import sys
@@ -29,11 +31,11 @@ from sample_data import SAMPLES, fetch_sample  # noqa: E402
 from mmrsfm.utils.progress import duration  # noqa: E402
 
 CONFIGS = REPO / 'configs' / 'cross_scale_mae'
-PRETRAIN = CONFIGS / 'cross-scale-mae_vit-tiny-p8_1xb32-300e_sentinel2-demo-64px.py'
+PRETRAIN = CONFIGS / 'cross-scale-mae_vit-tiny-p4_1xb32-200e_sentinel2-demo-32px.py'
 FINETUNE = {
     'pretrained': CONFIGS
-    / 'vit-tiny-p8_cross-scale-mae-pre_upernet_1xb8-150i_sentinel2-demo-128px.py',
-    'random': CONFIGS / 'vit-tiny-p8_scratch_upernet_1xb8-150i_sentinel2-demo-128px.py',
+    / 'vit-tiny-p4_cross-scale-mae-pre_upernet_1xb4-150i_sentinel2-demo-128px.py',
+    'random': CONFIGS / 'vit-tiny-p4_scratch_upernet_1xb4-150i_sentinel2-demo-128px.py',
 }
 DATA = Path('data') / 'sentinel2_demo'
 
@@ -69,9 +71,29 @@ class Job:
         return digest.hexdigest()
 
     @property
+    def file_name(self) -> str:
+        """The name, as a part of file names."""
+        return self.name.replace(' ', '_').replace('/', '_')
+
+    @property
     def stamp_file(self) -> Path:
         """Where the digest of a finished run is kept."""
-        return self.folder / f'.{self.name.replace(" ", "_").replace("/", "_")}.done'
+        return self.folder / f'.{self.file_name}.done'
+
+    @property
+    def start_file(self) -> Path:
+        """Where the digest of a run that was started is kept."""
+        return self.folder / f'.{self.file_name}.started'
+
+    def prepare(self) -> None:
+        """Makes the folder; empties it if what lies there came from other inputs.
+
+        A training would resume from it, find itself at the end, and leave the old result.
+        """
+        if self.start_file.exists() and self.start_file.read_text() != self.stamp:
+            shutil.rmtree(self.folder)
+        self.folder.mkdir(parents=True, exist_ok=True)
+        self.start_file.write_text(self.stamp)
 
     def is_done(self) -> bool:
         """Whether the job ran with these inputs, and its output is still there."""
@@ -96,8 +118,8 @@ def run_jobs(jobs: list[Job], threads: int) -> None:
         'PYTHONUNBUFFERED': '1',
     }
     for job in jobs:
-        job.folder.mkdir(parents=True, exist_ok=True)
-        log = job.folder / f'{job.name.replace(" ", "_").replace("/", "_")}.log'
+        job.prepare()
+        log = job.folder / f'{job.file_name}.log'
         handle = log.open('w')
         process = subprocess.Popen(
             job.command, stdout=handle, stderr=subprocess.STDOUT, cwd=Path.cwd(), env=environment
@@ -230,6 +252,8 @@ def main() -> None:
     parser.add_argument('--seeds', type=int, default=3, help='fine-tuning runs of each kind')
     parser.add_argument('--data-only', action='store_true', help='prepare the data and stop')
     args = parser.parse_args()
+    if args.seeds < 1:
+        parser.error(f'--seeds must be at least 1, got {args.seeds}')
     os.chdir(REPO)
     start = time.monotonic()
     threads = os.cpu_count() or 1
@@ -306,5 +330,16 @@ def main() -> None:
     print(f'done in {duration(time.monotonic() - start)}')
 
 
+def _interrupt(*_: object) -> None:
+    raise KeyboardInterrupt
+
+
 if __name__ == '__main__':
-    main()
+    # The jobs are ended with this process, whichever way it is told to go.
+    signal.signal(signal.SIGTERM, _interrupt)
+    signal.signal(signal.SIGHUP, _interrupt)
+    try:
+        main()
+    except KeyboardInterrupt:
+        print('\ninterrupted; run the same command again to continue.', file=sys.stderr)
+        sys.exit(130)

@@ -9,7 +9,7 @@ model = dict(
         type='mmrsfm.CrossScaleViT',
         arch='tiny',
         img_size=128,
-        patch_size=8,
+        patch_size=4,
         in_channels=13,
         out_type='pyramid',
         out_indices=(0, 1, 2, 3),
@@ -20,7 +20,7 @@ model = dict(
         in_channels=[128, 128, 128, 128],
         in_index=[0, 1, 2, 3],
         pool_scales=(1, 2, 3, 6),
-        channels=64,
+        channels=32,
         num_classes=4,
         norm_cfg=norm_cfg,
         align_corners=False,
@@ -32,7 +32,7 @@ model = dict(
 
 optim_wrapper = dict(
     type='OptimWrapper',
-    optimizer=dict(type='AdamW', lr=5e-4, weight_decay=0.05),
+    optimizer=dict(type='AdamW', lr=2e-3, weight_decay=0.05),
     paramwise_cfg=dict(norm_decay_mult=0.0, bias_decay_mult=0.0),
 )
 param_scheduler = [

@@ -4,10 +4,10 @@ data_preprocessor = dict(type='mmrsfm.MultiBandDataPreprocessor', **_base_.contr
 
 train_pipeline = [
     _base_.load_image,
-    # Half a tile to a quarter of it: 64 pixels of the result are 45 to 90 of the scene.
-    dict(type='mmrsfm.RandomResizedCrop', size=64, scale=(0.125, 0.5), interpolation='bilinear'),
+    # 32 pixels of the result are 26 to 51 of the scene: the native resolution, and around it.
+    dict(type='mmrsfm.RandomResizedCrop', size=32, scale=(0.04, 0.16), interpolation='bilinear'),
     dict(type='mmrsfm.RandomFlip', prob=0.5, direction=['horizontal', 'vertical']),
-    dict(type='mmrsfm.DrawMaskNoise', patch_size=8, num_views=2),
+    dict(type='mmrsfm.DrawMaskNoise', patch_size=4, num_views=2),
     dict(type='mmrsfm.DrawScaleCrop'),
     dict(type='mmrsfm.PackInputs'),
 ]
