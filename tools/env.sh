@@ -7,7 +7,8 @@ REPO=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 VENV=${MMRSFM_VENV:-$REPO/.venv}
 # Steps run in other folders: a relative place is relative to where the user is.
 case $VENV in /*) ;; *) VENV=$PWD/$VENV ;; esac
-MIN_DISK_GB=10
+# 8.5 remain; while torch is installed its wheels lie beside it.
+MIN_DISK_GB=12
 
 say() { printf '[mmrsfm] %s\n' "$*"; }
 die() {

@@ -8,7 +8,7 @@ usage() {
   cat <<'TEXT'
 usage: bash tools/quickstart.sh [--venv DIR] [--skip-train] [--seeds N] [--help]
 
-Sets up a virtual environment (once: about 10 GB and 10 to 15 minutes, of which 5 compile mmcv's
+Sets up a virtual environment (once: about 12 GB and 10 to 15 minutes, of which 5 compile mmcv's
 operators), fetches a Sentinel-2 scene and runs the main job on it in less than 8 minutes on two
 cores: pretraining, fine-tuning, testing, drawing. What is done is skipped; what was interrupted
 goes on.

@@ -142,15 +142,32 @@ class TestJobs:
     def test_done_is_skipped_until_an_input_changes(self, tmp_path, capsys):
         config = tmp_path / 'config.py'
         config.write_text('a = 1')
-        code = f'open(r"{tmp_path}/x.out", "a").write("ran ")'
-        one = job.Job('train', [sys.executable, '-c', code], tmp_path, '*.out', [config])
+        folder, count = tmp_path / 'work', tmp_path / 'count'
+        code = f'open(r"{count}", "a").write("ran "); open(r"{folder}/x.out", "w")'
+        one = job.Job('train', [sys.executable, '-c', code], folder, '*.out', [config])
         job.run_jobs([one], 2)
         job.run_jobs([one], 2)
-        assert (tmp_path / 'x.out').read_text() == 'ran '
+        assert count.read_text() == 'ran '
         assert 'done before' in capsys.readouterr().out
         config.write_text('a = 2')
         job.run_jobs([one], 2)
-        assert (tmp_path / 'x.out').read_text() == 'ran ran '
+        assert count.read_text() == 'ran ran '
+
+    def test_results_of_other_inputs_are_not_continued(self, tmp_path):
+        config, folder = tmp_path / 'config.py', tmp_path / 'work'
+        one = job.Job(
+            'train', [sys.executable, '-c', 'raise SystemExit(1)'], folder, '*.pth', [config]
+        )
+        config.write_text('a = 1')
+        for attempt in range(2):  # a run that stopped, and continues
+            with pytest.raises(SystemExit):
+                job.run_jobs([one], 2)
+            assert (folder / 'iter_1.pth').exists() == (attempt == 1)
+            (folder / 'iter_1.pth').touch()
+        config.write_text('a = 2')
+        with pytest.raises(SystemExit):
+            job.run_jobs([one], 2)
+        assert not (folder / 'iter_1.pth').exists()
 
     def test_failure_names_the_log_and_ends_the_other(self, tmp_path):
         bad = self.make(tmp_path / 'a', 'print("the reason"); raise SystemExit(3)')
