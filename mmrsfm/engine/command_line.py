@@ -7,6 +7,7 @@ import argparse
 import os
 import sys
 from collections.abc import Callable, Sequence
+from typing import Any
 
 from mmengine.config import Config, DictAction
 
@@ -16,13 +17,29 @@ from mmrsfm.errors import ConfigError, DatasetNotFoundError, LaunchError, MMRSFM
 EXIT_FAILED, EXIT_USAGE, EXIT_INTERRUPTED = 1, 2, 130
 
 
+class _ConfigOptions(DictAction):
+    """MMEngine's action, with a usage error for what is no KEY=VALUE."""
+
+    def __call__(
+        self,
+        parser: argparse.ArgumentParser,
+        namespace: argparse.Namespace,
+        values: Any,
+        option_string: str | None = None,
+    ) -> None:
+        for value in values:
+            if '=' not in value:
+                parser.error(f'argument {option_string}: {value!r} is not KEY=VALUE')
+        super().__call__(parser, namespace, values, option_string)
+
+
 def add_config_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds CONFIG, --cfg-options and --debug."""
     parser.add_argument('config', help='config file, of mmrsfm or of any OpenMMLab library')
     parser.add_argument(
         '--cfg-options',
         nargs='+',
-        action=DictAction,
+        action=_ConfigOptions,
         metavar='KEY=VALUE',
         help='override values of the config, e.g. train_cfg.max_epochs=5 val_cfg=None '
         'model.backbone.out_indices="[2,5,8,11]"',

@@ -141,6 +141,13 @@ def test_wrong_use_is_one_sentence(
     assert 'Traceback' not in err
 
 
+def test_option_without_a_value(tool, config, capsys):
+    with pytest.raises(SystemExit) as error:
+        tool('train', config, '--cfg-options', 'train_cfg.max_epochs')
+    assert error.value.code == 2
+    assert "--cfg-options: 'train_cfg.max_epochs' is not KEY=VALUE" in capsys.readouterr().err
+
+
 def test_exit_codes(tool, config, monkeypatch, capsys):
     assert tool('train', 'nope.py') == 2
     assert tool('train', config, '--cfg-options', 'train_dataloader.dataset.bad=[1]') == 1

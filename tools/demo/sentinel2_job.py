@@ -90,7 +90,8 @@ class Job:
 
         A training would resume from it, find itself at the end, and leave the old result.
         """
-        if self.start_file.exists() and self.start_file.read_text() != self.stamp:
+        marks = [file for file in (self.start_file, self.stamp_file) if file.exists()]
+        if any(file.read_text() != self.stamp for file in marks):
             shutil.rmtree(self.folder)
         self.folder.mkdir(parents=True, exist_ok=True)
         self.start_file.write_text(self.stamp)
