@@ -89,6 +89,19 @@ class TestStackBands:
         with pytest.raises(BandMismatchError, match='EPSG:32619'):
             stack_bands(find_bands(str(tmp_path / '*.tif')), tmp_path / 'o.tif', quiet=True)
 
+    def test_nodata_stays_declared(self, tmp_path):
+        array = np.full((16, 16), 0.5, np.float32)
+        array[:4] = -9999
+        for name in ('B02', 'B03'):
+            write(tmp_path / f'a_{name}.tif', array, nodata=-9999)
+        bands = find_bands(str(tmp_path / '*.tif'))
+        with rasterio.open(stack_bands(bands, tmp_path / 'o.tif', quiet=True)) as out:
+            assert out.nodata == -9999
+            np.testing.assert_array_equal(out.read(2), array)
+        write(tmp_path / 'a_B03.tif', array, nodata=0)
+        with pytest.raises(BandMismatchError, match=r"no-data values differ.*'B03': 0\.0"):
+            stack_bands(bands, tmp_path / 'o.tif', quiet=True)
+
     def test_no_overlap(self, tmp_path):
         write(tmp_path / 'a_B02.tif', np.ones((8, 8), np.uint16))
         write(tmp_path / 'a_B03.tif', np.ones((8, 8), np.uint16), left=900000.0)
@@ -185,3 +198,22 @@ def test_commands_explain_themselves_and_fail_in_one_sentence(name, tmp_path):
     )
     assert run.returncode == 1
     assert run.stderr.startswith('error: ') and 'Traceback' not in run.stderr
+
+
+class TestCutAgain:
+    def test_a_stopped_cut_goes_on(self, scene, tmp_path):
+        first = cut_tiles(scene, tmp_path / 'd', size=32, gap=16, quiet=True)
+        gone = sorted((tmp_path / 'd/images/train').glob('*.tif'))[0]
+        gone.unlink()
+        assert cut_tiles(scene, tmp_path / 'd', size=32, gap=16, quiet=True) == first
+        assert gone.exists()
+
+    @pytest.mark.parametrize('other', [dict(size=16), dict(size=32, stride=64), dict(gap=0)])
+    def test_another_cut_does_not_mix_with_it(self, scene, tmp_path, other):
+        cut_tiles(scene, tmp_path / 'd', size=32, gap=16, quiet=True)
+        with pytest.raises(ConfigError, match='another size, stride, gap or scene'):
+            cut_tiles(scene, tmp_path / 'd', **{'size': 32, 'gap': 16, **other}, quiet=True)
+
+    def test_a_scene_that_is_not_there(self, tmp_path):
+        with pytest.raises(CorruptImageError, match=r'nothing\.tif'):
+            cut_tiles(tmp_path / 'nothing.tif', tmp_path / 'd')
