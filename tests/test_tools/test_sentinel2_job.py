@@ -84,7 +84,7 @@ def trained(tmp_path_factory):
 class TestEndToEnd:
     def test_the_fine_tuning_starts_from_the_pretraining(self, trained):
         _, _, logs = trained
-        assert 'pos_embed: 8x8 -> 16x16' in logs['finetune']
+        assert 'pos_embed: 8x8 -> 12x12' in logs['finetune']
         assert re.search(r'missing \(allowed\): pyramid', logs['finetune'])
         assert 'Sentinel-2 L1C' in logs['finetune']
 

@@ -11,7 +11,7 @@ metainfo = dict(
 train_pipeline = [
     _base_.load_image,
     dict(type='mmrsfm.LoadSegLabel'),
-    dict(type='mmrsfm.RandomCrop', size=64),
+    dict(type='mmrsfm.RandomCrop', size=48),
     dict(type='mmrsfm.RandomFlip', prob=0.5, direction=['horizontal', 'vertical']),
     dict(type='mmrsfm.RandomRot90'),
     dict(type='mmrsfm.PackSegInputs'),
@@ -23,7 +23,7 @@ test_pipeline = [
 ]
 
 train_dataloader = dict(
-    batch_size=4,
+    batch_size=8,
     num_workers=0,
     sampler=dict(type='mmrsfm.EpochSampler', shuffle=True),
     dataset=dict(

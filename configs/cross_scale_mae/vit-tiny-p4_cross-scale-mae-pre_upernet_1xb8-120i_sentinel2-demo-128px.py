@@ -1,4 +1,4 @@
-_base_ = './vit-tiny-p4_scratch_upernet_1xb4-150i_sentinel2-demo-128px.py'
+_base_ = './vit-tiny-p4_scratch_upernet_1xb8-120i_sentinel2-demo-128px.py'
 
 model = dict(
     backbone=dict(

@@ -8,7 +8,7 @@ model = dict(
     backbone=dict(
         type='mmrsfm.CrossScaleViT',
         arch='tiny',
-        img_size=128,
+        img_size=48,
         patch_size=4,
         in_channels=13,
         out_type='pyramid',
@@ -20,14 +20,14 @@ model = dict(
         in_channels=[128, 128, 128, 128],
         in_index=[0, 1, 2, 3],
         pool_scales=(1, 2, 3, 6),
-        channels=32,
+        channels=64,
         num_classes=4,
         norm_cfg=norm_cfg,
         align_corners=False,
         loss_decode=dict(type='CrossEntropyLoss', use_sigmoid=False, avg_non_ignore=True),
     ),
-    # Tiles are predicted as they are, larger images in overlapping windows of their size.
-    test_cfg=dict(mode='slide', crop_size=(128, 128), stride=(96, 96)),
+    # In overlapping windows of the size that training sees.
+    test_cfg=dict(mode='slide', crop_size=(48, 48), stride=(40, 40)),
 )
 
 optim_wrapper = dict(
@@ -36,11 +36,11 @@ optim_wrapper = dict(
     paramwise_cfg=dict(norm_decay_mult=0.0, bias_decay_mult=0.0),
 )
 param_scheduler = [
-    dict(type='LinearLR', start_factor=1e-3, by_epoch=False, end=15),
-    dict(type='PolyLR', power=1.0, by_epoch=False, begin=15, end=150),
+    dict(type='LinearLR', start_factor=1e-3, by_epoch=False, end=10),
+    dict(type='PolyLR', power=1.0, by_epoch=False, begin=10, end=120),
 ]
-train_cfg = dict(type='mmrsfm.IterTrainLoop', max_iters=150, val_interval=150)
+train_cfg = dict(type='mmrsfm.IterTrainLoop', max_iters=120, val_interval=120)
 default_hooks = dict(
     logger=dict(interval=5),
-    checkpoint=dict(interval=150, by_epoch=False, max_keep_ckpts=1),
+    checkpoint=dict(interval=120, by_epoch=False, max_keep_ckpts=1),
 )
