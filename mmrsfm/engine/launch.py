@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import os
 import re
+import time
 import zlib
 from collections.abc import Mapping, MutableMapping
 from dataclasses import dataclass
@@ -27,6 +28,7 @@ LAUNCHERS = ('none', 'pytorch', 'slurm', 'mpi')
 
 # Below the range from which Linux takes the ports of outgoing connections (32768 and up).
 _FIRST_PORT, _NUM_PORTS = 12000, 20000
+_SECONDS_FOR_GLOO = 0.2
 
 
 @dataclass(frozen=True)
@@ -156,8 +158,16 @@ def configure_distributed(cfg: Config, place: Rank | None, launcher: str) -> Non
 
 def shut_down() -> None:
     """Leaves the process group, if there is one."""
-    if distributed.is_available() and distributed.is_initialized():
-        distributed.destroy_process_group()
+    if not (distributed.is_available() and distributed.is_initialized()):
+        return
+    gloo = 'gloo' in distributed.get_backend()
+    distributed.destroy_process_group()
+    if gloo:
+        # Threads of gloo outlive the group, and need the interpreter's lock once more to free the
+        # tensors of the last collective. One that still waits for it when the interpreter ends
+        # aborts the process ("terminate called without an active exception", exit code 134). A
+        # sleep hands the lock over, which running Python code does only after some milliseconds.
+        time.sleep(_SECONDS_FOR_GLOO)
 
 
 def first_host(nodelist: str) -> str:
