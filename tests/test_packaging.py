@@ -16,7 +16,6 @@ import yaml
 
 REPO = Path(__file__).resolve().parents[1]
 # One process: the wheel is built once.
-pytestmark = pytest.mark.xdist_group('packaging')
 
 SHIPPED = ('configs', 'tools', 'data_converters')
 

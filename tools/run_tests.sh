@@ -12,11 +12,12 @@ case "${1:-}" in
 esac
 ensure_env
 cd "$REPO" || exit 1
-# One process per core, each with one thread, is the quickest on small models.
+# One process per core, each with one thread, is the quickest on small models. By file: module
+# fixtures run once, and there is one Slurm.
 workers=$(nproc)
 [ "$workers" -gt 4 ] && workers=4
 case " $* " in
   *' -n '* | *' -n'[0-9]* | *' -p no:xdist '* | *' --pdb '*) set -- "$@" ;;
-  *) set -- -n "$workers" --dist loadgroup "$@" ;;
+  *) set -- -n "$workers" --dist loadfile "$@" ;;
 esac
 exec "$VENV/bin/python" -m pytest "$@"

@@ -11,7 +11,7 @@ import pytest
 from tests.slurm.local_slurm import LocalSlurm, missing_programs
 from tests.test_engine.toy import REPO, read_ranks, toy_environment, write_ranked_config
 
-pytestmark = [pytest.mark.slurm, pytest.mark.xdist_group('slurm'), pytest.mark.timeout(240)]
+pytestmark = [pytest.mark.slurm, pytest.mark.timeout(240)]
 
 
 @pytest.fixture(scope='session')

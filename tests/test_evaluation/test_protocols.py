@@ -19,7 +19,6 @@ from mmrsfm.datasets import EuroSAT
 from mmrsfm.engine.hooks import PretrainedGuardHook
 from mmrsfm.registry import MODELS
 
-pytestmark = pytest.mark.xdist_group('protocols')
 
 REPO = Path(__file__).resolve().parents[2]
 BENCHMARKS = REPO / 'configs' / 'cross_scale_mae' / 'benchmarks'
