@@ -14,6 +14,9 @@ from typing import Any
 
 from mmrsfm.errors import ConfigError
 
+# Fields with one entry a band, where they are tuples.
+_LISTS = ('band_names', 'mean', 'std', 'scale', 'offset')
+
 
 @dataclass(frozen=True)
 class ImageryContract:
@@ -23,16 +26,21 @@ class ImageryContract:
         band_names: Names of the input channels, in their order, e.g. ``('B02', 'B03', 'B04')``.
         sensor: Free text, e.g. ``'Sentinel-2 L1C'``.
         scale: Factor from stored numbers to the values that ``mean`` and ``std`` refer to,
-            e.g. 1e-4 for reflectance stored as integers; 1.0 for 8-bit imagery used as it is.
+            e.g. 1e-4 for reflectance stored as integers; 1.0 for 8-bit imagery used as it is. One
+            number, or one a band; equal numbers become one.
+        offset: What is added after scaling, ``value = stored * scale + offset``, in the units of
+            ``mean``: e.g. -0.1 for Sentinel-2 from processing baseline 04.00 on, 0.0 before. One
+            number, or one a band.
         gsd: Ground sampling distance in metres.
-        mean: Mean of each band, after ``scale``.
-        std: Standard deviation of each band, after ``scale``.
+        mean: Mean of each band, after ``scale`` and ``offset``.
+        std: Standard deviation of each band, after ``scale`` and ``offset``.
         licence: Licence of the weights, e.g. ``'CC-BY-NC-4.0'``.
     """
 
     band_names: tuple[str, ...] | None = None
     sensor: str | None = None
-    scale: float | None = None
+    scale: float | tuple[float, ...] | None = None
+    offset: float | tuple[float, ...] | None = None
     gsd: float | None = None
     mean: tuple[float, ...] | None = None
     std: tuple[float, ...] | None = None
@@ -45,13 +53,19 @@ class ImageryContract:
                 if isinstance(value, str) or not isinstance(value, Sequence):
                     raise ConfigError(f'contract: {name} must be a list, got {value!r}')
                 object.__setattr__(self, name, tuple(value))
+        for name in ('scale', 'offset'):
+            object.__setattr__(self, name, _numbers(name, getattr(self, name)))
         lengths = {
             name: len(getattr(self, name))
-            for name in ('band_names', 'mean', 'std')
-            if getattr(self, name) is not None
+            for name in _LISTS
+            if isinstance(getattr(self, name), tuple)
         }
         if len(set(lengths.values())) > 1:
             raise ConfigError(f'contract: the lists must have one entry per band, got {lengths}')
+        for name in ('scale', 'offset'):
+            value = getattr(self, name)
+            if isinstance(value, tuple) and len(set(value)) == 1:
+                object.__setattr__(self, name, value[0])
         if self.band_names is not None and len(set(self.band_names)) != len(self.band_names):
             raise ConfigError(f'contract: a band name occurs twice in {self.band_names}')
 
@@ -77,8 +91,9 @@ class ImageryContract:
     @property
     def num_bands(self) -> int | None:
         """Number of channels, where it is known."""
-        for value in (self.band_names, self.mean, self.std):
-            if value is not None:
+        for name in _LISTS:
+            value = getattr(self, name)
+            if isinstance(value, tuple):
                 return len(value)
         return None
 
@@ -104,7 +119,23 @@ class ImageryContract:
         return result
 
 
+def _numbers(name: str, value: Any) -> float | tuple[float, ...] | None:
+    """One number, or one a band, as plain Python."""
+    if value is None:
+        return None
+    several = isinstance(value, Sequence) and not isinstance(value, str)
+    try:
+        numbers = tuple(float(one) for one in (value if several else (value,)))
+    except (TypeError, ValueError):
+        numbers = ()
+    if not numbers or not all(math.isfinite(number) for number in numbers):
+        raise ConfigError(f'contract: {name} must be a number, or one per band, got {value!r}')
+    return numbers if several else numbers[0]
+
+
 def _same(a: Any, b: Any) -> bool:
+    if isinstance(a, tuple) != isinstance(b, tuple):
+        return False
     if isinstance(a, tuple):
         return len(a) == len(b) and all(_same(x, y) for x, y in zip(a, b, strict=True))
     if isinstance(a, str):

@@ -107,12 +107,28 @@ class TestContract:
         assert ours.differences(theirs) == {'band_names': (('B02',), ('B03',))}
         assert ours.differences(theirs, ignore=('band_names', 'licence')) == {}
 
+    def test_offset(self):
+        new = ImageryContract(scale=1e-4, offset=-0.1)
+        old = ImageryContract(scale=1e-4, offset=0)
+        assert new.differences(old) == {'offset': (-0.1, 0.0)}
+        assert new.differences(ImageryContract(scale=1e-4)) == {}  # not stated
+        assert old.to_dict() == {'scale': 1e-4, 'offset': 0.0}
+        by_band = ImageryContract(scale=[1e-4, 1.0], offset=(-0.1, -0.1))
+        assert (by_band.scale, by_band.offset, by_band.num_bands) == ((1e-4, 1.0), -0.1, 2)
+        assert by_band.differences(new) == {'scale': ((1e-4, 1.0), 1e-4)}
+        assert ImageryContract.from_dict(by_band.to_dict()) == by_band
+
     @pytest.mark.parametrize(
         ('fields', 'sentence'),
         [
             ({'band_names': ('a', 'b'), 'mean': (1.0,)}, 'one entry per band'),
             ({'band_names': ('a', 'a')}, 'occurs twice'),
             ({'band_names': 'B02'}, 'must be a list'),
+            ({'mean': (1.0,), 'scale': (1.0, 2.0)}, 'one entry per band'),
+            ({'offset': 'none'}, 'offset must be a number'),
+            ({'scale': [1.0, None]}, 'scale must be a number'),
+            ({'offset': float('nan')}, 'offset must be a number'),
+            ({'offset': []}, 'offset must be a number'),
         ],
     )
     def test_contradictions(self, fields, sentence):

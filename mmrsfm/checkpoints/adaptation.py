@@ -16,7 +16,7 @@ CHOICES = (
     "every band the mean column, adapt='repeat' repeats the columns in order, adapt='random' "
     "leaves the stem as it was initialised, adapt=dict(ignore=['gsd', ...]) lets fields differ"
 )
-_BY_BAND = ('mean', 'std')
+_BY_BAND = ('mean', 'std', 'scale', 'offset')
 
 
 @dataclass(frozen=True)
@@ -76,8 +76,8 @@ def check_contract(
     """Compares the imagery that a checkpoint was trained on with that of a run.
 
     Fields that one side leaves open are not compared, nor is the licence. With ``bands='by_name'``
-    mean and standard deviation are compared band by band, for the bands that both have; with the
-    other methods they are compared where the bands are the same.
+    what is stated by band (mean, std, perhaps scale and offset) is compared band by band, for the
+    bands that both have; with the other methods it is compared where the bands are the same.
 
     Args:
         checkpoint: Contract of the checkpoint.
@@ -102,7 +102,12 @@ def check_contract(
     if adaptation.bands == 'by_name':
         checkpoint, run = _common_bands(checkpoint, run)
     elif adaptation.bands is not None and checkpoint.band_names != run.band_names:
-        checkpoint = replace(checkpoint, band_names=None, mean=None, std=None)
+        by_band = [
+            name
+            for name in _BY_BAND
+            if isinstance(getattr(checkpoint, name), tuple) or isinstance(getattr(run, name), tuple)
+        ]
+        checkpoint = replace(checkpoint, band_names=None, **dict.fromkeys(by_band))
     left = checkpoint.differences(run, ignore=ignored)
     if left:
         lines = '\n'.join(
@@ -131,7 +136,8 @@ def _select(contract: ImageryContract, names: Sequence[str]) -> ImageryContract:
     values: dict[str, Any] = {'band_names': tuple(names)}
     for field in _BY_BAND:
         row = getattr(contract, field)
-        values[field] = None if row is None else tuple(row[column] for column in columns)
+        if isinstance(row, tuple):
+            values[field] = tuple(row[column] for column in columns)
     return replace(contract, **values)
 
 

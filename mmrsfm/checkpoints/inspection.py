@@ -106,10 +106,13 @@ def contract_from_text(values: list[str]) -> dict[str, Any]:
         try:
             if key in ('mean', 'std'):
                 stated[key] = [float(part) for part in text.split(',')]
+            elif key in ('scale', 'offset', 'gsd'):
+                several = ',' in text and key != 'gsd'
+                stated[key] = [float(part) for part in text.split(',')] if several else float(text)
             elif key == 'band_names':
                 stated[key] = [part.strip() for part in text.split(',')]
             else:
-                stated[key] = float(text) if key in ('scale', 'gsd') else text
+                stated[key] = text
         except ValueError as error:
             raise CheckpointReadError(f'contract: {item!r} is not a number') from error
     return ImageryContract.from_dict(stated).to_dict()

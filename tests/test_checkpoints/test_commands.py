@@ -38,7 +38,14 @@ def test_convert_to_ours_and_back_is_exact(released, tmp_path, capsys):
     path, state = released
     ours = tmp_path / 'ours.pth'
     digest = file_digests(path)['sha256']
-    contract = ['band_names=R,G,B', 'scale=1.0', 'mean=1,2,3', 'std=1,1,1', 'sensor=fMoW RGB']
+    contract = [
+        'band_names=R,G,B',
+        'scale=1.0',
+        'offset=0,-0.1,0',
+        'mean=1,2,3',
+        'std=1,1,1',
+        'sensor=fMoW RGB',
+    ]
     assert command('convert', path, ours, '--sha256', digest[:8], '--contract', *contract) == 0
     shown = capsys.readouterr().out
     count = len(state)
@@ -47,6 +54,7 @@ def test_convert_to_ours_and_back_is_exact(released, tmp_path, capsys):
     content = read_checkpoint(ours)
     assert_same(content['state_dict'], convert_state_dict(state))
     assert content['meta']['mmrsfm_contract']['sensor'] == 'fMoW RGB'
+    assert content['meta']['mmrsfm_contract']['offset'] == [0.0, -0.1, 0.0]
     assert content['meta']['mmrsfm_traits'] == {'norm_style': 'pre'}
     assert content['meta']['mmrsfm_source']['sha256'] == digest
     back = tmp_path / 'back.pth'

@@ -453,6 +453,21 @@ def test_by_name_still_compares_constants_of_common_bands():
         check(RGB, {**FOUR, 'scale': 2.0}, bands='mean')
 
 
+def test_offset_is_compared_and_by_band_where_it_is_stated_so():
+    with pytest.raises(ContractError, match=r'offset: the checkpoint has -0\.1, this run 0\.0'):
+        check({**RGB, 'offset': -0.1}, {**RGB, 'offset': 0.0})
+    assert check({**RGB, 'offset': -0.1}, RGB) == []
+    assert len(check({**RGB, 'offset': -0.1}, {**RGB, 'offset': 0}, ignore='offset')) == 1
+    theirs = {**RGB, 'offset': [1.0, 2.0, 3.0]}
+    ours = {**FOUR, 'offset': [3.0, 2.0, 1.0, 9.0]}
+    check(theirs, ours, bands='by_name')
+    check(theirs, ours, bands='mean')  # nothing to compare band by band
+    with pytest.raises(ContractError, match='offset'):
+        check(theirs, {**ours, 'offset': 0.0}, bands='by_name')
+    with pytest.raises(ContractError, match='offset'):
+        check({**RGB, 'offset': 1.0}, {**FOUR, 'offset': 2.0}, bands='mean')
+
+
 def test_adapt_is_checked():
     for wrong in ('nearest', {'band': 'mean'}, {'ignore': ['colour']}, 3):
         with pytest.raises(ConfigError, match='adapt'):

@@ -34,6 +34,7 @@ def test_keys(tif):
     assert results['band_names'] == ('B08', 'B02')
     assert results['img_shape'] == results['ori_shape'] == (24, 20)
     assert results['value_scale'] == 1.0
+    assert results['value_offset'] == 0.0
     assert results['geo']['crs'] == 'EPSG:32618'
     assert 'valid_mask' not in results
 
@@ -61,9 +62,11 @@ def test_scale_and_offset(tif):
     results = load(tif, scale=1e-4, offset=-0.1, to_float32=False)
     assert np.allclose(results['img'], stored * 1e-4 - 0.1, atol=1e-6)
     assert results['value_scale'] == 1e-4
+    assert results['value_offset'] == -0.1
     results = load(tif, bands=[1, 3], scale=[1.0, 0.5], offset=[0, 10])
     assert np.allclose(results['img'], stored[..., [0, 2]] * [1, 0.5] + [0, 10])
     assert results['value_scale'] == (1.0, 0.5)
+    assert results['value_offset'] == (0, 10)
     with pytest.raises(BandMismatchError, match=r'4 bands are loaded, but scale has 2'):
         load(tif, scale=[1.0, 0.5])
 
@@ -276,10 +279,11 @@ def test_label_follows_the_window(tmp_path, tif):
 
 def test_the_scale_survives_transforms_that_use_its_name(tif):
     pipeline = [
-        dict(type='mmrsfm.LoadMultiBandImage', scale=1e-4),
+        dict(type='mmrsfm.LoadMultiBandImage', scale=1e-4, offset=-0.1),
         dict(type='Resize', scale=(10, 12)),
     ]
     for pack in ('PackInputs', 'PackSegInputs'):
         packed = Compose([*pipeline, dict(type=f'mmrsfm.{pack}')])({'img_path': tif})
         assert packed['inputs'].shape == (4, 12, 10)
         assert packed['data_samples'].scale == 1e-4
+        assert packed['data_samples'].offset == -0.1

@@ -341,7 +341,8 @@ def test_mask_noise():
 
 def test_packing_carries_what_was_drawn():
     results = sample(dtype='uint16')
-    results.update(band_names=('a', 'b', 'c', 'd', 'e'), value_scale=1.0, gt_label=3, sample_idx=7)
+    results.update(band_names=('a', 'b', 'c', 'd', 'e'), gt_label=3, sample_idx=7)
+    results.update(value_scale=1.0, value_offset=-0.1)
     results = build('DrawMaskNoise', patch_size=1)(results)
     results = build('DrawScaleCrop')(results)
     packed = build('PackInputs')(results)
@@ -356,6 +357,7 @@ def test_packing_carries_what_was_drawn():
     assert left + width <= 17
     assert data.band_names == ('a', 'b', 'c', 'd', 'e')
     assert data.scale == 1.0
+    assert data.offset == -0.1
     assert data.gt_label.item() == 3
 
 

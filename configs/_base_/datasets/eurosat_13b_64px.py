@@ -13,6 +13,7 @@ data_preprocessor = dict(
     band_names=band_names,
     sensor='Sentinel-2 L1C',
     scale=1e-4,
+    offset=0.0,  # the products are older than baseline 04.00
     gsd=10.0,
     mean=[
         0.135440547, 0.111824400, 0.104292984, 0.094762620, 0.119947284, 0.199979091, 0.236922293,

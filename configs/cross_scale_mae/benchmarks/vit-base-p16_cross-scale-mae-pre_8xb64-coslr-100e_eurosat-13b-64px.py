@@ -7,11 +7,11 @@ _base_ = [
 default_scope = 'mmpretrain'
 
 # Weights of a pretraining on other imagery: every band starts from the mean of the RGB stem's columns,
-# and sensor, scale and resolution may differ. With weights that name their bands: bands='by_name'.
+# and sensor, units and resolution may differ. With weights that name their bands: bands='by_name'.
 model = dict(
     backbone=dict(
         in_channels=13,
-        init_cfg=dict(adapt=dict(bands='mean', ignore=['sensor', 'scale', 'gsd'])),
+        init_cfg=dict(adapt=dict(bands='mean', ignore=['sensor', 'scale', 'offset', 'gsd'])),
     ),
     head=dict(num_classes=_base_.data_preprocessor.num_classes),
 )

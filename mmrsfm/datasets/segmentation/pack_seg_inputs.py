@@ -62,8 +62,9 @@ class PackSegInputs(mmseg_transforms.PackSegInputs):
         packed = super().transform(results)
         results['img'] = image
         packed['inputs'] = pack_image(image)
-        if 'value_scale' in results:
-            packed['data_samples'].set_metainfo({'scale': results['value_scale']})
+        for key in ('scale', 'offset'):
+            if f'value_{key}' in results:
+                packed['data_samples'].set_metainfo({key: results[f'value_{key}']})
         if valid is not None:
             packed['data_samples'].valid_mask = valid
         return packed

@@ -28,11 +28,11 @@ class LoadMultiBandImage(BaseTransform):
     ``window`` (row, column, height, width).
 
     Added keys: ``img`` (H, W, C), ``band_names`` (where known; otherwise absent), ``value_scale``
-    (``value = stored * scale + offset``; packed as ``scale``, a name that mmcv's resizing
-    transforms use for a size), ``img_shape`` and ``ori_shape`` (H, W), ``geo`` (where the file is
-    georeferenced) and ``valid_mask`` (H, W, C) bool, only where something is invalid. Invalid
-    values in ``img`` are replaced by the mean of the band's valid ones, so that no later step meets
-    a NaN.
+    and ``value_offset`` (``value = stored * scale + offset``; packed as ``scale``, a name that
+    mmcv's resizing transforms use for a size, and ``offset``), ``img_shape`` and ``ori_shape``
+    (H, W), ``geo`` (where the file is georeferenced) and ``valid_mask`` (H, W, C) bool, only where
+    something is invalid. Invalid values in ``img`` are replaced by the mean of the band's valid
+    ones, so that no later step meets a NaN.
 
     Args:
         bands: Bands to load, by name or one-based number, in this order. ``None``: all.
@@ -113,7 +113,8 @@ class LoadMultiBandImage(BaseTransform):
             image = fill_invalid(image, valid)
             results['valid_mask'] = valid
         results['img'] = image
-        results['value_scale'] = _plain(self.scale)
+        results['value_scale'] = _plain(self.scale, 1.0)
+        results['value_offset'] = _plain(self.offset, 0.0)
         if raster.band_names is not None:
             results['band_names'] = raster.band_names
         else:
@@ -203,7 +204,7 @@ def _as_stored(value: float | None, dtype: np.dtype) -> Any:
         return dtype.type(value)
 
 
-def _plain(scale: Any) -> Any:
-    if scale is None:
-        return 1.0
-    return tuple(scale) if isinstance(scale, (list, tuple)) else float(scale)
+def _plain(value: Any, default: float) -> Any:
+    if value is None:
+        return default
+    return tuple(value) if isinstance(value, (list, tuple)) else float(value)

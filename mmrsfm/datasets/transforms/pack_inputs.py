@@ -83,8 +83,9 @@ class PackInputs(mmpretrain_transforms.PackInputs):
         results[self.input_key] = image
         packed['inputs'] = pack_image(image)
         sample = packed['data_samples']
-        if 'value_scale' in results:
-            sample.set_field(results['value_scale'], 'scale', field_type='metainfo')
+        for key in ('scale', 'offset'):
+            if f'value_{key}' in results:
+                sample.set_field(results[f'value_{key}'], key, field_type='metainfo')
         valid = pack_valid_mask({**results, 'img': image})
         if valid is not None:
             sample.set_field(valid, 'valid_mask')

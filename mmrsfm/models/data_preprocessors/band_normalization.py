@@ -17,14 +17,16 @@ from mmrsfm.errors import BandMismatchError, ConfigError, ContractError
 class BandNormalization:
     """Mixin of a data preprocessor: ``.contract``, checks of samples, and normalisation.
 
-    ``value = (stored * scale - mean) / std`` for each band, on the device; what is invalid becomes
-    0, the mean of its band.
+    ``value = (stored * scale + offset - mean) / std`` for each band, on the device; what is
+    invalid becomes 0, the mean of its band.
     """
 
     contract: ImageryContract
     scale_on_device: bool
     mean: Tensor
     std: Tensor
+    factor: Tensor
+    summand: Tensor
 
     def _set_contract(
         self,
@@ -32,7 +34,8 @@ class BandNormalization:
         std: Sequence[float] | None,
         band_names: Sequence[str] | None,
         sensor: str | None,
-        scale: float | None,
+        scale: float | Sequence[float] | None,
+        offset: float | Sequence[float] | None,
         gsd: float | None,
         licence: str | None,
         scale_on_device: bool,
@@ -46,7 +49,9 @@ class BandNormalization:
         self.contract = ImageryContract(
             band_names=None if band_names is None else tuple(band_names),
             sensor=sensor,
-            scale=scale,
+            scale=scale,  # type: ignore[arg-type]
+            # What is not added on the device is no secret of the loader's.
+            offset=0.0 if scale_on_device and offset is None else offset,  # type: ignore[arg-type]
             gsd=gsd,
             mean=None if mean is None else tuple(float(value) for value in mean),
             std=None if std is None else tuple(float(value) for value in std),
@@ -54,13 +59,16 @@ class BandNormalization:
         )
         self.scale_on_device = scale_on_device
         count = self.contract.num_bands or 1
-        # Not persistent: they belong to the config, and would be unexpected keys elsewhere.
-        self.register_buffer(  # type: ignore[attr-defined]
-            'mean', torch.tensor(mean or [0.0] * count, dtype=torch.float32).view(-1, 1, 1), False
-        )
-        self.register_buffer(  # type: ignore[attr-defined]
-            'std', torch.tensor(std or [1.0] * count, dtype=torch.float32).view(-1, 1, 1), False
-        )
+        for name, values in {
+            'mean': mean or [0.0] * count,
+            'std': std or [1.0] * count,
+            'factor': self.contract.scale or 1.0,
+            'summand': self.contract.offset or 0.0,
+        }.items():
+            tensor = torch.tensor(values, dtype=torch.float32).view(-1, 1, 1)
+            # Not persistent: they belong to the config, and would be unexpected keys elsewhere.
+            self.register_buffer(name, tensor, False)  # type: ignore[attr-defined]
+        self._shifts = bool(self.summand.any())
         self._normalises = mean is not None
 
     def check_sample(self, channels: int, sample: Any) -> None:
@@ -92,18 +100,18 @@ class BandNormalization:
                 path=path,
                 hint='Choose bands=[...] in that order in mmrsfm.LoadMultiBandImage',
             )
-        applied = _meta(sample, 'scale')
-        if contract.scale is None or applied is None:
-            return
-        expected = 1.0 if self.scale_on_device else contract.scale
-        every = applied if isinstance(applied, (list, tuple)) else (applied,)
-        if not all(math.isclose(one, expected, rel_tol=1e-5) for one in every):
-            raise ContractError(
-                f'{path}: the loader scaled by {applied}, but mean and std of the data '
-                f'preprocessor are for values scaled by {contract.scale}'
-                f'{" on the device (scale_on_device)" if self.scale_on_device else ""}. '
-                f'Set scale={expected} in mmrsfm.LoadMultiBandImage.'
-            )
+        for key, neutral, verb in (('scale', 1.0, 'scaled by'), ('offset', 0.0, 'added')):
+            applied, stated = _meta(sample, key), getattr(contract, key)
+            if stated is None or applied is None:
+                continue
+            expected = neutral if self.scale_on_device else stated
+            if not _agree(applied, expected):
+                raise ContractError(
+                    f'{path}: the loader {verb} {applied}, but mean and std of the data '
+                    f'preprocessor are for {key}={stated}'
+                    f'{" on the device (scale_on_device)" if self.scale_on_device else ""}. '
+                    f'Set {key}={expected} in mmrsfm.LoadMultiBandImage.'
+                )
 
     def normalize(
         self, images: Tensor, valid: Tensor | Sequence[Tensor | None] | None
@@ -129,9 +137,10 @@ class BandNormalization:
                 fresh = True
                 valid = _add_invalid(valid, finite)
         if self.scale_on_device:
-            factor = self.contract.scale or 1.0
-            x = x.mul_(factor) if fresh else x * factor
+            x = x.mul_(self.factor) if fresh else x * self.factor
             fresh = True
+            if self._shifts:
+                x.add_(self.summand)
         if self._normalises:
             x = x.sub_(self.mean) if fresh else x - self.mean
             x = x.div_(self.std)
@@ -167,6 +176,19 @@ def _add_invalid(
         else:
             merged.append(good if mask is None else mask & good)
     return merged
+
+
+def _agree(applied: Any, expected: Any) -> bool:
+    """Compares one number, or one a band, with one number, or one a band."""
+    left = applied if isinstance(applied, (list, tuple)) else (applied,)
+    right = expected if isinstance(expected, (list, tuple)) else (expected,)
+    if len(left) != len(right):  # one of them holds for every band
+        if min(len(left), len(right)) > 1:
+            return False
+        left, right = left * len(right), right * len(left)
+    return all(
+        math.isclose(a, b, rel_tol=1e-5, abs_tol=1e-12) for a, b in zip(left, right, strict=True)
+    )
 
 
 def _meta(sample: Any, key: str) -> Any:

@@ -20,25 +20,30 @@ from mmrsfm.registry import MODELS
 class MultiBandDataPreprocessor(BandNormalization, ClsDataPreprocessor):
     """mmpretrain's ClsDataPreprocessor for any number of bands, with a contract and no-data.
 
-    Casts, scales and normalises on the device: ``(stored * scale - mean) / std``. Invalid pixels
-    (the samples' ``valid_mask``, and NaN or infinities without one) become 0, the mean; where
-    pixels are invalid, the sample's ``valid_mask`` (C, H, W) says so, on the device and with
-    padding invalid. Labels, one-hot scores and batch augmentations (mixup, cutmix) are as there.
+    Casts, scales and normalises on the device: ``(stored * scale + offset - mean) / std``.
+    Invalid pixels (the samples' ``valid_mask``, and NaN or infinities without one) become 0, the
+    mean; where pixels are invalid, the sample's ``valid_mask`` (C, H, W) says so, on the device and
+    with padding invalid. Labels, one-hot scores and batch augmentations (mixup, cutmix) are as
+    there.
 
     ``inputs`` may be one tensor (B, C, H, W), a list of (C, H, W), or a list of views, each of
     which is one or the other.
 
     Args:
-        mean: Mean of each band, after ``scale``. ``None``: no normalisation.
-        std: Standard deviation of each band, after ``scale``.
+        mean: Mean of each band, after ``scale`` and ``offset``. ``None``: no normalisation.
+        std: Standard deviation of each band, after ``scale`` and ``offset``.
         band_names: Names of the channels, in their order. A sample with other names is an error.
         sensor: Free text, for the contract.
         scale: Factor from stored numbers to the values that mean and std refer to. A sample that
-            the loader scaled by another factor is an error.
+            the loader scaled by another factor is an error. One number, or one a band.
+        offset: What is added after scaling, e.g. -0.1 for Sentinel-2 from processing baseline 04.00
+            on; one number, or one a band. ``None``: not stated. A sample to which the loader added
+            another number is an error.
         gsd: Ground sampling distance in metres, for the contract.
         licence: Licence of weights that are trained with it, for the contract.
         scale_on_device: The loader leaves stored numbers as they are, and they are multiplied by
-            ``scale`` here: integers are smaller on their way to the device.
+            ``scale`` here, and ``offset`` (0 unless given) is added: integers are smaller on their
+            way to the device.
         pad_size_divisor: Pad on the right and at the bottom to a multiple of this.
         pad_value: Value of the padding, after normalisation.
         to_rgb: Reverse the channels of three-channel inputs (from loaders that give BGR).
@@ -61,7 +66,8 @@ class MultiBandDataPreprocessor(BandNormalization, ClsDataPreprocessor):
         std: Sequence[float] | None = None,
         band_names: Sequence[str] | None = None,
         sensor: str | None = None,
-        scale: float | None = None,
+        scale: float | Sequence[float] | None = None,
+        offset: float | Sequence[float] | None = None,
         gsd: float | None = None,
         licence: str | None = None,
         scale_on_device: bool = False,
@@ -80,7 +86,9 @@ class MultiBandDataPreprocessor(BandNormalization, ClsDataPreprocessor):
             num_classes=num_classes,
             batch_augments=batch_augments,
         )
-        self._set_contract(mean, std, band_names, sensor, scale, gsd, licence, scale_on_device)
+        self._set_contract(
+            mean, std, band_names, sensor, scale, offset, gsd, licence, scale_on_device
+        )
         # Not the base class's to_rgb: it would reverse the channels after normalisation.
         self._reverse = to_rgb
 

@@ -19,21 +19,25 @@ from mmrsfm.registry import MODELS
 class MultiBandSegDataPreprocessor(BandNormalization, SegDataPreProcessor):
     """mmseg's SegDataPreProcessor for any number of bands, with a contract and no-data.
 
-    Casts, scales and normalises on the device: ``(stored * scale - mean) / std``. Invalid pixels
-    (the samples' ``valid_mask``, and NaN or infinities without one) become 0, the mean; where
-    pixels are invalid, the sample's ``valid_mask`` (C, H, W) says so, with padding invalid.
+    Casts, scales and normalises on the device: ``(stored * scale + offset - mean) / std``.
+    Invalid pixels (the samples' ``valid_mask``, and NaN or infinities without one) become 0, the
+    mean; where pixels are invalid, the sample's ``valid_mask`` (C, H, W) says so, with padding
+    invalid.
 
     Args:
-        mean: Mean of each band, after ``scale``. ``None``: no normalisation.
-        std: Standard deviation of each band, after ``scale``.
+        mean: Mean of each band, after ``scale`` and ``offset``. ``None``: no normalisation.
+        std: Standard deviation of each band, after ``scale`` and ``offset``.
         band_names: Names of the channels, in their order. A sample with other names is an error.
         sensor: Free text, for the contract.
         scale: Factor from stored numbers to the values that mean and std refer to. A sample that
-            the loader scaled by another factor is an error.
+            the loader scaled by another factor is an error. One number, or one a band.
+        offset: What is added after scaling, e.g. -0.1 for Sentinel-2 from processing baseline 04.00
+            on; one number, or one a band. ``None``: not stated. A sample to which the loader added
+            another number is an error.
         gsd: Ground sampling distance in metres, for the contract.
         licence: Licence of weights that are trained with it, for the contract.
         scale_on_device: The loader leaves stored numbers as they are, and they are multiplied by
-            ``scale`` here.
+            ``scale`` here, and ``offset`` (0 unless given) is added.
         size: Fixed size (H, W) of the padded batch in training.
         size_divisor: Instead of ``size``: pad to a multiple of this. Neither: to the largest image.
         pad_val: Value of the padding, after normalisation.
@@ -58,7 +62,8 @@ class MultiBandSegDataPreprocessor(BandNormalization, SegDataPreProcessor):
         std: Sequence[float] | None = None,
         band_names: Sequence[str] | None = None,
         sensor: str | None = None,
-        scale: float | None = None,
+        scale: float | Sequence[float] | None = None,
+        offset: float | Sequence[float] | None = None,
         gsd: float | None = None,
         licence: str | None = None,
         scale_on_device: bool = False,
@@ -80,7 +85,9 @@ class MultiBandSegDataPreprocessor(BandNormalization, SegDataPreProcessor):
             seg_pad_val=seg_pad_val,
             test_cfg=test_cfg,
         )
-        self._set_contract(mean, std, band_names, sensor, scale, gsd, licence, scale_on_device)
+        self._set_contract(
+            mean, std, band_names, sensor, scale, offset, gsd, licence, scale_on_device
+        )
         self._reverse = bgr_to_rgb
 
     def forward(self, data: dict[str, Any], training: bool = False) -> dict[str, Any]:

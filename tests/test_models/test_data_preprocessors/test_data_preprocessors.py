@@ -59,11 +59,11 @@ def test_agrees_with_mmpretrain_on_three_bands(collate):
 
 def test_contract_and_state_dict():
     preprocessor = build(
-        mean=[0.1] * 13, std=[0.05] * 13, band_names=BANDS, sensor='Sentinel-2 L1C', scale=1e-4,
-        gsd=10, licence='CC0',
+        mean=[0.1] * 13, std=[0.05] * 13, band_names=BANDS, sensor='Sentinel-2 L1C',
+        scale=[1e-4] * 13, offset=-0.1, gsd=10, licence='CC0',
     )  # fmt: skip
     assert preprocessor.contract == ImageryContract(
-        tuple(BANDS), 'Sentinel-2 L1C', 1e-4, 10, (0.1,) * 13, (0.05,) * 13, 'CC0'
+        tuple(BANDS), 'Sentinel-2 L1C', 1e-4, -0.1, 10, (0.1,) * 13, (0.05,) * 13, 'CC0'
     )
     assert preprocessor.state_dict() == {}
     assert preprocessor.mean.shape == (13, 1, 1)
@@ -80,6 +80,8 @@ def test_contract_and_state_dict():
         {'mean': [0.0] * 2, 'std': [1.0] * 2, 'band_names': ['a']},
         {'band_names': ['a', 'a']},
         {'scale_on_device': True},
+        {'mean': [0.0] * 3, 'std': [1.0] * 3, 'offset': [0.0, -0.1]},
+        {'offset': 'high'},
     ],
 )
 def test_contradictory_arguments(kind, options):
@@ -119,6 +121,52 @@ def test_scale_on_the_device(kind):
         build(kind, scale_on_device=True, **options)(
             pseudo_collate([item(seg=seg, scale=1e-4)]), True
         )
+
+
+@pytest.mark.parametrize('kind', KINDS)
+def test_offset_that_the_loader_added(kind):
+    seg = kind == KINDS[1]
+    new = build(kind, scale=1e-4, offset=-0.1)  # a Sentinel-2 baseline with an offset
+    new(pseudo_collate([item(seg=seg, scale=1e-4, offset=-0.1), item(seg=seg, scale=1e-4)]), True)
+    for applied in (0.0, [-0.1] * 12 + [0.0]):
+        with pytest.raises(ContractError, match=r'a\.tif: the loader added .* Set offset=-0\.1 in'):
+            new(pseudo_collate([item(seg=seg, scale=1e-4, offset=applied)]), True)
+    old = build(kind, scale=1e-4, offset=0.0)  # 0 is a statement
+    with pytest.raises(ContractError, match=r'the loader added -0\.1'):
+        old(pseudo_collate([item(seg=seg, scale=1e-4, offset=-0.1)]), True)
+    silent = build(kind, scale=1e-4)
+    silent(pseudo_collate([item(seg=seg, scale=1e-4, offset=-0.1)]), True)
+    by_band = build(kind, scale=[1e-4, 1.0], offset=[-0.1, 0.0])
+    by_band(pseudo_collate([item(2, seg=seg, scale=(1e-4, 1.0), offset=(-0.1, 0.0))]), True)
+    with pytest.raises(ContractError, match='scaled by'):
+        by_band(pseudo_collate([item(2, seg=seg, scale=1e-4, offset=(-0.1, 0.0))]), True)
+
+
+@pytest.mark.parametrize('kind', KINDS)
+@pytest.mark.parametrize(('scale', 'offset'), [(1e-4, -0.1), ([1e-4, 1.0], [-0.1, 5.0])])
+@pytest.mark.parametrize('dtype', [torch.uint16, torch.float32])
+def test_scale_and_offset_on_the_device(kind, scale, offset, dtype):
+    seg = kind == KINDS[1]
+    options = dict(mean=[0.1, 0.2], std=[0.05, 2.0], scale=scale, offset=offset)
+    preprocessor = build(kind, scale_on_device=True, **options)
+    stored = item(2, seg=seg, dtype=dtype, scale=1.0, offset=0.0)
+    before = stored['inputs'].clone()
+    batch = preprocessor(pseudo_collate([stored]), True)
+
+    def column(values):
+        return torch.tensor(values, dtype=torch.float64).view(-1, 1, 1)
+
+    value = before.double() * column(scale) + column(offset)
+    expected = (value - column([0.1, 0.2])) / column([0.05, 2.0])
+    assert torch.allclose(batch['inputs'][0].double(), expected, atol=1e-4)
+    assert torch.equal(stored['inputs'].float(), before.float())
+    with pytest.raises(ContractError, match='on the device'):
+        preprocessor(pseudo_collate([item(2, seg=seg, scale=1.0, offset=-0.1)]), True)
+
+
+def test_without_an_offset_on_the_device_it_is_known_to_be_0():
+    assert build(scale=1e-4, scale_on_device=True).contract.offset == 0.0
+    assert build(scale=1e-4).contract.offset is None
 
 
 @pytest.mark.parametrize('collate', [default_collate, pseudo_collate])
