@@ -19,7 +19,6 @@ from mmrsfm.datasets import EuroSAT
 from mmrsfm.engine.hooks import PretrainedGuardHook
 from mmrsfm.registry import MODELS
 
-
 REPO = Path(__file__).resolve().parents[2]
 BENCHMARKS = REPO / 'configs' / 'cross_scale_mae' / 'benchmarks'
 TINY = 'vit-tiny-p16_cross-scale-mae-pre_'
@@ -149,7 +148,9 @@ def test_every_benchmark_names_what_exists(path):
     assert DATASETS.get(cfg.test_dataloader.dataset.type) is not None
     for transform in cfg.test_dataloader.dataset.pipeline:
         assert TRANSFORMS.get(transform.type) is not None
-    classes = len(DATASETS.get(cfg.test_dataloader.dataset.type).METAINFO['classes'])
+    stated = DATASETS.get(cfg.test_dataloader.dataset.type).METAINFO.get('classes')
+    # Of NAIP tiles the labels say it.
+    classes = cfg.num_classes if stated is None else len(stated)
     assert cfg.data_preprocessor.get('num_classes', classes) == classes
     if '_knn_' in path.name:
         assert LOOPS.get(cfg.test_cfg.type) is not None
@@ -161,8 +162,16 @@ def test_every_benchmark_names_what_exists(path):
     assert cfg.model.head.num_classes == classes
     gpus, batch = path.stem.split('_')[2].split('-')[0].split('xb')
     assert cfg.train_dataloader.batch_size == int(batch)
-    if gpus == '8':
-        assert cfg.auto_scale_lr.base_batch_size == int(gpus) * int(batch)
+    if 'tiny' not in path.name:
+        base = cfg.auto_scale_lr.base_batch_size
+        assert base == int(gpus) * int(batch)
+        rate = 0.1 if '-linear-' in path.name else 1e-3
+        assert cfg.optim_wrapper.optimizer.lr == pytest.approx(rate * base / 256)
+    backbone = MODELS.get(cfg.model.backbone.type).arch_zoo[cfg.model.backbone.arch]
+    assert cfg.model.head.in_channels == backbone['embed_dims']
+    if '-linear-' in path.name:
+        assert cfg.model.backbone.frozen_stages == backbone['num_layers']
+        assert cfg.model.neck.input_features == backbone['embed_dims']
     # The published schedule: warm-up and cosine fill the epochs.
     assert cfg.param_scheduler[-1].end == cfg.train_cfg.max_epochs
     assert cfg.param_scheduler[0].end + cfg.param_scheduler[1].T_max == cfg.train_cfg.max_epochs
