@@ -150,7 +150,7 @@ def test_every_benchmark_names_what_exists(path):
         assert TRANSFORMS.get(transform.type) is not None
     stated = DATASETS.get(cfg.test_dataloader.dataset.type).METAINFO.get('classes')
     # Of NAIP tiles the labels say it.
-    classes = cfg.num_classes if stated is None else len(stated)
+    classes = cfg.model.head.num_classes if stated is None else len(stated)
     assert cfg.data_preprocessor.get('num_classes', classes) == classes
     if '_knn_' in path.name:
         assert LOOPS.get(cfg.test_cfg.type) is not None

@@ -1,5 +1,5 @@
 # Tiles of 0.6 to 1 m, the first three bands. The test set is val + test, as in the reference. Set
-# num_classes in data_preprocessor and head: the classes are the codes that occur in the labels.
+# num_classes of the head (and, for mixup, of data_preprocessor): the codes that occur in the labels.
 _base_ = './scenes_rgb_256px.py'
 
 data_preprocessor = dict(

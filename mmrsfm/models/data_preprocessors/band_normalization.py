@@ -68,7 +68,7 @@ class BandNormalization:
             tensor = torch.tensor(values, dtype=torch.float32).view(-1, 1, 1)
             # Not persistent: they belong to the config, and would be unexpected keys elsewhere.
             self.register_buffer(name, tensor, False)  # type: ignore[attr-defined]
-        self._shifts = bool(self.summand.any())
+        self._shifts = self.contract.offset not in (None, 0.0)
         self._normalises = mean is not None
 
     def check_sample(self, channels: int, sample: Any) -> None:

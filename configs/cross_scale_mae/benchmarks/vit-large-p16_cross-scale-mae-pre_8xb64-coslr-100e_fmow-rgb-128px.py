@@ -1,0 +1,8 @@
+_base_ = './vit-base-p16_cross-scale-mae-pre_8xb64-coslr-100e_fmow-rgb-128px.py'
+
+# The released file: md5 e6e4f58c07bbbc4c4dd63fa26c644dd4.
+checkpoint = 'checkpoints/cross_scale_mae_large_pretrain.pth'
+model = dict(
+    backbone=dict(arch='large', init_cfg=dict(checkpoint=checkpoint)),
+    head=dict(in_channels=1024),
+)
