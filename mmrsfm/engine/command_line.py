@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import select
 import sys
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -14,7 +15,7 @@ from mmengine.config import Config, DictAction
 from mmrsfm.engine.launch import LAUNCHERS, configure_distributed, init_distributed, shut_down
 from mmrsfm.errors import ConfigError, DatasetNotFoundError, LaunchError, MMRSFMError
 
-EXIT_FAILED, EXIT_USAGE, EXIT_INTERRUPTED = 1, 2, 130
+EXIT_FAILED, EXIT_USAGE, EXIT_INTERRUPTED, EXIT_NO_READER = 1, 2, 130, 141
 
 
 class _ConfigOptions(DictAction):
@@ -89,12 +90,18 @@ def run_command(
 
     Returns:
         The exit code: 0; 2 for a wrong argument or a file that is not there; 1 for any other error
-        of mmrsfm; 130 after Ctrl-C. Other exceptions pass.
+        of mmrsfm; 130 after Ctrl-C; 141 if the reader of the output has gone (``| head``), as of a
+        program that SIGPIPE ended. Other exceptions pass.
     """
     args = parser.parse_args(argv)
     debug = args.debug or os.environ.get('MMRSFM_DEBUG', '0') not in ('', '0')
     try:
         main(args)
+        sys.stdout.flush()  # here, not when the interpreter ends: the pipe may be closed
+    except BrokenPipeError:
+        if not _drop_closed_pipes():
+            raise
+        return EXIT_NO_READER
     except KeyboardInterrupt:
         _say(parser, 'interrupted. A training continues with --resume.')
         return EXIT_INTERRUPTED
@@ -110,6 +117,29 @@ def run_command(
     # Only now: after an error, leaving the group could wait for ranks that wait for this one.
     shut_down()
     return 0
+
+
+def _drop_closed_pipes() -> bool:
+    """Sends the output nowhere if nobody reads it; False if it was another pipe that broke."""
+    dropped = False
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            number = stream.fileno()
+        except (OSError, ValueError, AttributeError):  # replaced by something without a file
+            continue
+        if hasattr(select, 'poll'):
+            poll = select.poll()
+            poll.register(number, 0)
+            closed = any(event & (select.POLLERR | select.POLLHUP) for _, event in poll.poll(0))
+        else:
+            closed = True  # Windows
+        if closed:
+            nowhere = os.open(os.devnull, os.O_WRONLY)
+            # What is still buffered is written when the interpreter ends.
+            os.dup2(nowhere, number)
+            os.close(nowhere)
+            dropped = True
+    return dropped
 
 
 def _say(parser: argparse.ArgumentParser, text: str) -> None:
