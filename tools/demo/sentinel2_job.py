@@ -31,11 +31,11 @@ from sample_data import SAMPLES, fetch_sample  # noqa: E402
 from mmrsfm.utils.progress import duration  # noqa: E402
 
 CONFIGS = REPO / 'configs' / 'cross_scale_mae'
-PRETRAIN = CONFIGS / 'cross-scale-mae_vit-tiny-p4_1xb32-200e_sentinel2-demo-32px.py'
+PRETRAIN = CONFIGS / 'cross-scale-mae_vit-tiny-p4_1xb32-150e_sentinel2-demo-32px.py'
 FINETUNE = {
     'pretrained': CONFIGS
-    / 'vit-tiny-p4_cross-scale-mae-pre_upernet_1xb8-120i_sentinel2-demo-128px.py',
-    'random': CONFIGS / 'vit-tiny-p4_scratch_upernet_1xb8-120i_sentinel2-demo-128px.py',
+    / 'vit-tiny-p4_cross-scale-mae-pre_upernet_1xb8-100i_sentinel2-demo-128px.py',
+    'random': CONFIGS / 'vit-tiny-p4_scratch_upernet_1xb8-100i_sentinel2-demo-128px.py',
 }
 DATA = Path('data') / 'sentinel2_demo'
 

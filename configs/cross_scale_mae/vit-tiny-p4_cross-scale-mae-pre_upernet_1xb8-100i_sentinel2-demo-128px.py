@@ -1,10 +1,10 @@
-_base_ = './vit-tiny-p4_scratch_upernet_1xb8-120i_sentinel2-demo-128px.py'
+_base_ = './vit-tiny-p4_scratch_upernet_1xb8-100i_sentinel2-demo-128px.py'
 
 model = dict(
     backbone=dict(
         init_cfg=dict(
             type='mmrsfm.Pretrained',
-            checkpoint='work_dirs/quickstart/pretrain/epoch_200.pth',
+            checkpoint='work_dirs/quickstart/pretrain/epoch_150.pth',
             # What pretraining does not have: the scales for dense prediction.
             allow_missing=['pyramid.*'],
         )

@@ -37,10 +37,10 @@ optim_wrapper = dict(
 )
 param_scheduler = [
     dict(type='LinearLR', start_factor=1e-3, by_epoch=False, end=10),
-    dict(type='PolyLR', power=1.0, by_epoch=False, begin=10, end=120),
+    dict(type='PolyLR', power=1.0, by_epoch=False, begin=10, end=100),
 ]
-train_cfg = dict(type='mmrsfm.IterTrainLoop', max_iters=120, val_interval=120)
+train_cfg = dict(type='mmrsfm.IterTrainLoop', max_iters=100, val_interval=100)
 default_hooks = dict(
     logger=dict(interval=5),
-    checkpoint=dict(interval=120, by_epoch=False, max_keep_ckpts=1),
+    checkpoint=dict(interval=100, by_epoch=False, max_keep_ckpts=1),
 )

@@ -19,7 +19,7 @@ optim_wrapper = dict(
 )
 param_scheduler = [
     dict(type='LinearLR', start_factor=1e-6, end=15, convert_to_iter_based=True),
-    dict(type='CosineAnnealingLR', T_max=185, begin=15, end=200, convert_to_iter_based=True),
+    dict(type='CosineAnnealingLR', T_max=135, begin=15, end=150, convert_to_iter_based=True),
 ]
-train_cfg = dict(type='mmrsfm.EpochTrainLoop', max_epochs=200)
+train_cfg = dict(type='mmrsfm.EpochTrainLoop', max_epochs=150)
 default_hooks = dict(logger=dict(interval=3), checkpoint=dict(interval=50, max_keep_ckpts=1))
