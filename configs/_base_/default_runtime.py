@@ -12,6 +12,8 @@ default_hooks = dict(
     sampler_seed=dict(type='DistSamplerSeedHook'),
     # Weights named in init_cfg are in the model, and were trained on imagery like this run's.
     pretrained_guard=dict(type='mmrsfm.PretrainedGuardHook'),
+    # The heads have as many classes as the dataset.
+    class_count=dict(type='mmrsfm.ClassCountHook'),
 )
 
 log_processor = dict(type='mmrsfm.LogProcessor', window_size=10)

@@ -1,5 +1,10 @@
 # Copyright (c) mmrsfm contributors. Licensed under the Apache License 2.0.
-from mmrsfm.engine.hooks import CheckpointHook, PretrainedGuardHook, VisualizationHook
+from mmrsfm.engine.hooks import (
+    CheckpointHook,
+    ClassCountHook,
+    PretrainedGuardHook,
+    VisualizationHook,
+)
 from mmrsfm.engine.log_processor import LogProcessor
 from mmrsfm.engine.loops import EpochTrainLoop, IterTrainLoop
 from mmrsfm.engine.optimizers import BF16OptimWrapper
@@ -8,6 +13,7 @@ from mmrsfm.engine.samplers import EpochSampler
 __all__ = [
     'BF16OptimWrapper',
     'CheckpointHook',
+    'ClassCountHook',
     'EpochSampler',
     'EpochTrainLoop',
     'IterTrainLoop',
