@@ -8,6 +8,7 @@ contract = dict(
     band_names=band_names,
     sensor='Sentinel-2 L1C',
     scale=1e-4,
+    offset=0.0,
     gsd=10.0,
     licence='CC0-1.0; contains modified Copernicus Sentinel data (imagery)',
     mean=[
