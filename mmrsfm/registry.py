@@ -103,7 +103,7 @@ def _child(name: str, *locations: str) -> LazyRegistry:
 
 
 # Subpackages that need a task library come last and are named after it.
-MODELS = _child('MODELS', 'mmrsfm.models', 'mmrsfm.models.segmentation', 'mmrsfm.models.detection')
+MODELS = _child('MODELS', 'mmrsfm.models', 'mmrsfm.models.segmentation')
 DATASETS = _child('DATASETS', 'mmrsfm.datasets', 'mmrsfm.datasets.segmentation')
 TRANSFORMS = _child('TRANSFORMS', 'mmrsfm.datasets.transforms', 'mmrsfm.datasets.segmentation')
 METRICS = _child('METRICS', 'mmrsfm.evaluation')
@@ -121,7 +121,7 @@ RUNNERS = _child('RUNNERS', 'mmrsfm.engine')
 RUNNER_CONSTRUCTORS = _child('RUNNER_CONSTRUCTORS', 'mmrsfm.engine')
 STRATEGIES = _child('STRATEGIES', 'mmrsfm.engine')
 WEIGHT_INITIALIZERS = _child('WEIGHT_INITIALIZERS', 'mmrsfm.checkpoints')
-TASK_UTILS = _child('TASK_UTILS', 'mmrsfm.models', 'mmrsfm.models.detection')
+TASK_UTILS = _child('TASK_UTILS', 'mmrsfm.models')
 VISUALIZERS = _child('VISUALIZERS', 'mmrsfm.visualization')
 VISBACKENDS = _child('VISBACKENDS', 'mmrsfm.visualization')
 INFERENCERS = _child('INFERENCERS', 'mmrsfm.apis')
