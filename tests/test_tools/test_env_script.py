@@ -63,6 +63,12 @@ def test_failed_step_names_its_log_and_stops(tmp_path):
     assert 'went on' not in run.stdout
 
 
+def _default_signals():
+    # A shell cannot trap what was ignored when it began, as HUP is under nohup.
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, signal.SIG_DFL)
+
+
 @pytest.mark.parametrize('name', ['INT', 'TERM', 'HUP'])
 def test_interrupted_step_leaves_no_process(tmp_path, name):
     # The step is a function, as those of the set-up are: a shell with a child.
@@ -76,7 +82,7 @@ def test_interrupted_step_leaves_no_process(tmp_path, name):
         stdout=subprocess.PIPE,
         text=True,
         env={**os.environ, 'MMRSFM_VENV': str(tmp_path / 'a venv')},
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+        preexec_fn=_default_signals,
     )
     deadline = time.monotonic() + 30
     while not (tmp_path / 'pid').exists() or not (tmp_path / 'pid').read_text():
