@@ -19,6 +19,7 @@ from pathlib import Path
 import numpy as np
 import rasterio
 
+from mmrsfm.apis.geotiff import write_class_map
 from mmrsfm.errors import BandMismatchError, MMRSFMError
 
 CLASSES = ('water', 'vegetation', 'bare_built', 'other')
@@ -95,7 +96,6 @@ def label_scene(
     Raises:
         BandMismatchError: If the scene lacks a band.
     """
-    target = Path(target)
     with rasterio.open(scene) as source:
         names = list(source.descriptions)
         for role, name in band_names.items():
@@ -108,18 +108,8 @@ def label_scene(
                 )
         arrays = {role: source.read(names.index(name) + 1) for role, name in band_names.items()}
         labels = spectral_index_labels(**arrays, **thresholds)  # type: ignore[arg-type]
-        profile = {
-            'driver': 'GTiff', 'count': 1, 'dtype': 'uint8', 'nodata': IGNORE, 'tiled': True,
-            'blockxsize': 256, 'blockysize': 256, 'compress': 'deflate', 'crs': source.crs,
-            'transform': source.transform, 'width': source.width, 'height': source.height,
-        }  # fmt: skip
-    target.parent.mkdir(parents=True, exist_ok=True)
-    partial = target.with_name(target.name + '.partial')
-    with rasterio.open(partial, 'w', **profile) as out:
-        out.write(labels, 1)
-        out.write_colormap(1, {index: (*colour, 255) for index, colour in enumerate(PALETTE)})
-        out.update_tags(classes=','.join(CLASSES), origin='derived from NDWI, NDVI, NDBI')
-    partial.replace(target)
+    tags = {'origin': 'derived from NDWI, NDVI, NDBI'}
+    write_class_map(target, labels, scene, CLASSES, PALETTE, IGNORE, tags)
     return labels
 
 

@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +19,7 @@ def write_class_map(
     class_names: Sequence[str] | None = None,
     palette: Sequence[Sequence[int]] | None = None,
     nodata: int = 255,
+    tags: Mapping[str, str] | None = None,
 ) -> Path:
     """Writes a class map as a GeoTIFF with the CRS and the transform of its source.
 
@@ -29,6 +30,7 @@ def write_class_map(
         class_names: Written as a tag.
         palette: Colour of each class, red, green, blue in 0 to 255.
         nodata: The value of pixels without a class.
+        tags: More tags of the file.
 
     Returns:
         The path.
@@ -53,5 +55,7 @@ def write_class_map(
             out.write_colormap(1, {n: (*colour, 255) for n, colour in enumerate(palette)})
         if class_names is not None:
             out.update_tags(classes=','.join(class_names))
+        if tags is not None:
+            out.update_tags(**tags)
     partial.replace(path)
     return path

@@ -10,7 +10,6 @@ from mmcv.transforms import BaseTransform
 
 from mmrsfm.datasets.transforms import geometry
 from mmrsfm.datasets.transforms.random_resized_crop import check_size
-from mmrsfm.errors import ImageSizeError
 from mmrsfm.registry import TRANSFORMS
 
 
@@ -35,14 +34,7 @@ class CenterCrop(BaseTransform):
     def transform(self, results: dict[str, Any]) -> dict[str, Any]:
         """Crops; see the class."""
         geometry.refuse_boxes(results, 'CenterCrop')
-        h, w = results['img'].shape[:2]
-        if h < self.size[0] or w < self.size[1]:
-            raise ImageSizeError(
-                f'{h} x {w} pixels (H x W) are less than the crop of '
-                f'{self.size[0]} x {self.size[1]}',
-                path=results.get('img_path'),
-                hint='Put mmrsfm.Pad or mmrsfm.Resize before it',
-            )
+        h, w = geometry.require_size(results, self.size)
         # Rounded as torchvision does, so that an odd margin gives the same pixels.
         top, left = round((h - self.size[0]) / 2), round((w - self.size[1]) / 2)
         return geometry.crop(results, top, left, *self.size)

@@ -16,7 +16,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from mmrsfm.errors import ConfigError
+from mmrsfm.errors import ConfigError, ImageSizeError
 
 INTERPOLATIONS = ('nearest', 'bilinear', 'bicubic')
 _UNALIGNED = ('gt_bboxes', 'gt_masks', 'gt_keypoints', 'proposals')
@@ -34,6 +34,22 @@ def refuse_boxes(results: dict[str, Any], transform: str) -> None:
             f'mmrsfm.{transform} keeps image, mask and label maps aligned, but not {found}. '
             'Use the transforms of mmdet or mmrotate in detection pipelines.'
         )
+
+
+def require_size(results: dict[str, Any], size: Sequence[int]) -> tuple[int, int]:
+    """Returns the size (H, W) of the image, which a crop of ``size`` must fit into.
+
+    Raises:
+        ImageSizeError: If the image is smaller.
+    """
+    h, w = results['img'].shape[:2]
+    if h < size[0] or w < size[1]:
+        raise ImageSizeError(
+            f'{h} x {w} pixels (H x W) are less than the crop of {size[0]} x {size[1]}',
+            path=results.get('img_path'),
+            hint='Put mmrsfm.Pad or mmrsfm.Resize before it',
+        )
+    return h, w
 
 
 def seg_keys(results: dict[str, Any]) -> list[str]:

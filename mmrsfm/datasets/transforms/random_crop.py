@@ -11,7 +11,7 @@ from mmcv.transforms import BaseTransform
 
 from mmrsfm.datasets.transforms import geometry
 from mmrsfm.datasets.transforms.random_resized_crop import check_size
-from mmrsfm.errors import ConfigError, ImageSizeError
+from mmrsfm.errors import ConfigError
 from mmrsfm.registry import TRANSFORMS
 
 
@@ -51,14 +51,7 @@ class RandomCrop(BaseTransform):
     def transform(self, results: dict[str, Any]) -> dict[str, Any]:
         """Crops; see the class."""
         geometry.refuse_boxes(results, 'RandomCrop')
-        h, w = results['img'].shape[:2]
-        if h < self.size[0] or w < self.size[1]:
-            raise ImageSizeError(
-                f'{h} x {w} pixels (H x W) are less than the crop of '
-                f'{self.size[0]} x {self.size[1]}',
-                path=results.get('img_path'),
-                hint='Put mmrsfm.Pad or mmrsfm.Resize before it',
-            )
+        h, w = geometry.require_size(results, self.size)
         for _ in range(self.attempts):
             top = int(np.random.randint(0, h - self.size[0] + 1))
             left = int(np.random.randint(0, w - self.size[1] + 1))
