@@ -3,5 +3,19 @@
 
 from mmrsfm.evaluation.knn_loop import KNNLoop
 from mmrsfm.evaluation.nearest_neighbors import nearest_neighbors, vote
+from mmrsfm.evaluation.submissions import (
+    ChangeMapSubmission,
+    DOTASubmission,
+    FAIR1MSubmission,
+    LoveDASubmission,
+)
 
-__all__ = ['KNNLoop', 'nearest_neighbors', 'vote']
+__all__ = [
+    'ChangeMapSubmission',
+    'DOTASubmission',
+    'FAIR1MSubmission',
+    'KNNLoop',
+    'LoveDASubmission',
+    'nearest_neighbors',
+    'vote',
+]
