@@ -1,0 +1,76 @@
+# Copyright (c) mmrsfm contributors. Licensed under the Apache License 2.0.
+"""Small data sets in the true form on the disk of the benchmarks, drawn when a test needs them.
+
+``make_<dataset>(root, *, seed, count, size)`` writes what the configs read, below ``root``, and
+returns it; ``make_<dataset>_source`` writes what is downloaded, before our converters. They are
+written from the published descriptions of the sets and from real files, and import nothing of
+mmrsfm, so that a wrong format does not pass because writer and reader share a mistake.
+"""
+
+from .change_detection import (
+    make_cdd,
+    make_cdd_source,
+    make_levir_cd,
+    make_levir_cd_source,
+    make_oscd,
+    make_oscd_source,
+    make_whu_cd,
+    make_whu_cd_source,
+)
+from .classification import (
+    make_eurosat,
+    make_eurosat_source,
+    make_resisc45,
+    make_resisc45_source,
+)
+from .dior import make_dior, make_dior_r, make_dior_source
+from .dota import make_dota1, make_dota2, make_dota_source
+from .fair1m import make_fair1m, make_fair1m_source
+from .samrs import make_samrs_source
+from .segmentation import (
+    make_loveda,
+    make_loveda_source,
+    make_spacenet_v1,
+    make_spacenet_v1_source,
+)
+from .xview import make_xview, make_xview_source
+
+MAKERS = {
+    'eurosat': make_eurosat,
+    'resisc45': make_resisc45,
+    'xview': make_xview,
+    'dior': make_dior,
+    'dior_r': make_dior_r,
+    'fair1m': make_fair1m,
+    'dota1': make_dota1,
+    'dota2': make_dota2,
+    'spacenet_v1': make_spacenet_v1,
+    'loveda': make_loveda,
+    'oscd': make_oscd,
+    'whu_cd': make_whu_cd,
+    'levir_cd': make_levir_cd,
+    'cdd': make_cdd,
+}
+
+SOURCES = {
+    'eurosat': make_eurosat_source,
+    'resisc45': make_resisc45_source,
+    'xview': make_xview_source,
+    'dior': make_dior_source,
+    'fair1m': make_fair1m_source,
+    'dota': make_dota_source,
+    'spacenet_v1': make_spacenet_v1_source,
+    'loveda': make_loveda_source,
+    'oscd': make_oscd_source,
+    'whu_cd': make_whu_cd_source,
+    'levir_cd': make_levir_cd_source,
+    'cdd': make_cdd_source,
+    'samrs': make_samrs_source,
+}
+
+__all__ = [
+    'MAKERS',
+    'SOURCES',
+    *(maker.__name__ for maker in MAKERS.values()),
+    *(maker.__name__ for maker in SOURCES.values()),
+]
