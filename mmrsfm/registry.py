@@ -104,7 +104,13 @@ def _child(name: str, *locations: str) -> LazyRegistry:
 
 # Subpackages that need a task library come last and are named after it.
 MODELS = _child('MODELS', 'mmrsfm.models', 'mmrsfm.models.segmentation')
-DATASETS = _child('DATASETS', 'mmrsfm.datasets', 'mmrsfm.datasets.segmentation')
+DATASETS = _child(
+    'DATASETS',
+    'mmrsfm.datasets',
+    'mmrsfm.datasets.segmentation',
+    'mmrsfm.datasets.detection',
+    'mmrsfm.datasets.rotated',
+)
 TRANSFORMS = _child('TRANSFORMS', 'mmrsfm.datasets.transforms', 'mmrsfm.datasets.segmentation')
 METRICS = _child('METRICS', 'mmrsfm.evaluation')
 EVALUATOR = _child('EVALUATOR', 'mmrsfm.evaluation')

@@ -1,0 +1,7 @@
+# Copyright (c) mmrsfm contributors. Licensed under the Apache License 2.0.
+"""Datasets of horizontal boxes; they need mmdet."""
+
+from mmrsfm.datasets.detection.dior import DIORDataset
+from mmrsfm.datasets.detection.xview import XViewDataset
+
+__all__ = ['DIORDataset', 'XViewDataset']

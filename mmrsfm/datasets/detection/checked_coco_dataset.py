@@ -1,0 +1,74 @@
+# Copyright (c) mmrsfm contributors. Licensed under the Apache License 2.0.
+"""What benchmarks in COCO's format share: the file is checked against the classes."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any, ClassVar
+
+from mmdet.datasets import CocoDataset
+
+from mmrsfm.errors import DataError, DatasetNotFoundError
+
+
+class CheckedCocoDataset(CocoDataset):
+    """mmdet's CocoDataset, for a benchmark with a fixed class table.
+
+    mmdet numbers the labels in the order in which the *file* lists its categories, and leaves out
+    those that the file does not have: with another order, or a subset, a label would silently mean
+    another class than METAINFO says. Here that is an error, and so are missing files.
+
+    Boxes are read as mmdet does: those without overlap with the image, without area, or with a side
+    below one pixel are left out; ``iscrowd`` marks boxes to be ignored.
+
+    Args:
+        **kwargs: As of mmdet's CocoDataset (``data_root``, ``ann_file``,
+            ``data_prefix=dict(img=...)``, ``filter_cfg``, ``pipeline``, ``test_mode``, ...).
+
+    Attributes:
+        layout: What is expected below ``data_root``.
+        converter: The command that makes it from the published files.
+
+    Raises:
+        DatasetNotFoundError: The annotation file or the folder of images is missing.
+        DataError: The file has other categories than the dataset, or in another order.
+    """
+
+    layout: ClassVar[str] = ''
+    converter: ClassVar[str] = ''
+
+    def load_data_list(self) -> list[dict[str, Any]]:
+        """Reads the annotation file; see the class."""
+        source = Path(self.ann_file)
+        hint = f'Expected: {self.layout}. Made by: {self.converter}'
+        if not source.is_file():
+            raise DatasetNotFoundError('no such annotation file (ann_file)', source, hint=hint)
+        images = Path(self.data_prefix.get('img') or '.')
+        if not images.is_dir():
+            raise DatasetNotFoundError("no such folder (data_prefix['img'])", images, hint=hint)
+        try:
+            samples: list[dict[str, Any]] = super().load_data_list()
+        except (json.JSONDecodeError, UnicodeDecodeError, KeyError, TypeError) as error:
+            raise DataError(
+                f'is no COCO annotation file ({type(error).__name__}: {error})', source, hint=hint
+            ) from error
+        self._check_categories(source)
+        return samples
+
+    def _check_categories(self, source: Path) -> None:
+        with source.open(encoding='utf-8') as file:
+            listed = {one['id']: one['name'] for one in json.load(file)['categories']}
+        found = [listed[number] for number in self.cat_ids]
+        wanted = list(self.metainfo['classes'])
+        if found == wanted:
+            return
+        missing = [name for name in wanted if name not in found]
+        what = f'lacks the categories {missing[:5]}' if missing else 'has them in another order'
+        raise DataError(
+            f'of the {len(wanted)} classes of {type(self).__name__} the file {what}: labels would '
+            'mean other classes',
+            source,
+            hint='List all classes under "categories", in the order of METAINFO, or give the '
+            'classes of the file as metainfo=dict(classes=...)',
+        )
