@@ -1,4 +1,5 @@
 # Copyright (c) mmrsfm contributors. Licensed under the Apache License 2.0.
 from mmrsfm.models.backbones.cross_scale_vit import CrossScaleViT
+from mmrsfm.models.backbones.intern_image import InternImage
 
-__all__ = ['CrossScaleViT']
+__all__ = ['CrossScaleViT', 'InternImage']
