@@ -24,7 +24,8 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument('--work-dir', help='for logs and metrics [work_dirs/CONFIG_NAME]')
     parser.add_argument(
         '--out',
-        help='write the predictions: FILE.pkl or, for segmentation, a folder for label images',
+        help='write the predictions: FILE.pkl, or a folder for what the metric of the test writes: '
+        'submissions to a server, label images, change maps',
     )
     parser.add_argument('--show-dir', help='draw the predictions into this folder')
     parser.add_argument('--show', action='store_true', help='show the predictions in windows')
@@ -36,13 +37,10 @@ def build_parser() -> argparse.ArgumentParser:
 
 
 def check_out(cfg: Config, out: str) -> bool:
-    """Returns whether predictions go to a pickle; a folder is handed to mmseg's metric."""
+    """Returns whether predictions go to a pickle; a folder is handed to the metric that writes."""
     if out.endswith(('.pkl', '.pickle')):
         return True
-    if cfg.get('default_scope') != 'mmseg' or not isinstance(cfg.get('test_evaluator'), dict):
-        raise ConfigError(f'--out {out}: must end in .pkl')
-    cfg.test_evaluator.output_dir = out
-    cfg.test_evaluator.keep_results = True
+    run_config.set_output_folder(cfg, out)
     return False
 
 

@@ -1,61 +1,6 @@
 # Copyright (c) mmrsfm contributors. Licensed under the Apache License 2.0.
 """Writing results on the grid of the image that they were made from."""
 
-from __future__ import annotations
+from mmrsfm.utils.geotiff import write_class_map
 
-from collections.abc import Mapping, Sequence
-from pathlib import Path
-
-import numpy as np
-import rasterio
-
-from mmrsfm.errors import ImageSizeError
-
-
-def write_class_map(
-    path: str | Path,
-    class_map: np.ndarray,
-    like: str | Path,
-    class_names: Sequence[str] | None = None,
-    palette: Sequence[Sequence[int]] | None = None,
-    nodata: int = 255,
-    tags: Mapping[str, str] | None = None,
-) -> Path:
-    """Writes a class map as a GeoTIFF with the CRS and the transform of its source.
-
-    Args:
-        path: The file to write; it appears only when it is complete.
-        class_map: Class numbers, (H, W), 0 to 254, or ``nodata``.
-        like: The georeferenced image that the map belongs to.
-        class_names: Written as a tag.
-        palette: Colour of each class, red, green, blue in 0 to 255.
-        nodata: The value of pixels without a class.
-        tags: More tags of the file.
-
-    Returns:
-        The path.
-
-    Raises:
-        ImageSizeError: If the map has another size than its source.
-    """
-    path = Path(path)
-    with rasterio.open(like) as source:
-        crs, transform, shape = source.crs, source.transform, source.shape
-    if class_map.shape != shape:
-        raise ImageSizeError(f'the map is {class_map.shape}, its source {shape} pixels', path=like)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(path.name + '.partial')
-    with rasterio.open(
-        partial, 'w', driver='GTiff', count=1, dtype='uint8', height=shape[0], width=shape[1],
-        crs=crs, transform=transform, nodata=nodata, compress='deflate', tiled=True,
-        blockxsize=256, blockysize=256,
-    ) as out:  # fmt: skip
-        out.write(class_map.astype(np.uint8), 1)
-        if palette is not None:
-            out.write_colormap(1, {n: (*colour, 255) for n, colour in enumerate(palette)})
-        if class_names is not None:
-            out.update_tags(classes=','.join(class_names))
-        if tags is not None:
-            out.update_tags(**tags)
-    partial.replace(path)
-    return path
+__all__ = ['write_class_map']

@@ -13,7 +13,7 @@ from typing import Any
 from mmengine.config import Config, ConfigDict
 from mmengine.device import is_cuda_available
 from mmengine.logging import print_log
-from mmengine.registry import HOOKS, MODELS, RUNNERS
+from mmengine.registry import HOOKS, METRICS, MODELS, RUNNERS
 from mmengine.runner import Runner
 
 from mmrsfm.errors import ConfigError, MissingDependencyError, MMRSFMError
@@ -331,6 +331,42 @@ def enable_visualization(
         else:
             cfg.visualizer.save_dir = show_dir
             cfg.visualizer.setdefault('vis_backends', [dict(type='LocalVisBackend')])
+
+
+def set_output_folder(cfg: Config, out: str) -> None:
+    """Hands a folder to the metric of the test that writes files.
+
+    Args:
+        cfg: The config, changed in place.
+        out: The folder: for the ``out_dir`` of a writer of submissions or, where there is none, for
+            the ``output_dir`` of mmseg's metrics.
+
+    Raises:
+        ConfigError: If no metric takes a folder, or more than one writes a submission.
+    """
+    evaluator = cfg.test_evaluator
+    if isinstance(evaluator, MutableMapping) and 'metrics' in evaluator:
+        evaluator = evaluator['metrics']
+    metrics = [evaluator] if isinstance(evaluator, MutableMapping) else list(evaluator)
+    takers: dict[str, list[Any]] = {'out_dir': [], 'output_dir': []}
+    for metric in metrics:
+        kind = metric['type']
+        with METRICS.switch_scope_and_registry(cfg.get('default_scope')) as registry:
+            cls = registry.get(kind) if isinstance(kind, str) else kind
+        for name in takers:
+            if cls is not None and name in inspect.signature(cls.__init__).parameters:
+                takers[name].append(metric)
+    if len(takers['out_dir']) > 1:
+        writers = [str(metric['type']) for metric in takers['out_dir']]
+        raise ConfigError(
+            f'--out {out}: {", ".join(writers)} would write to it: set out_dir of each'
+        )
+    if not takers['out_dir'] and not takers['output_dir']:
+        raise ConfigError(f'--out {out}: must end in .pkl: no metric of this test writes a folder')
+    for metric in takers['out_dir']:
+        metric['out_dir'] = out
+    for metric in [] if takers['out_dir'] else takers['output_dir']:
+        metric.update(output_dir=out, keep_results=True)
 
 
 def build_runner(cfg: Config) -> Runner:
