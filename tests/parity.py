@@ -39,7 +39,9 @@ class Fixture:
 
     def json(self, name: str = 'kwargs_json') -> Any:
         self.used.add(name)
-        return json.loads(str(self.arrays[name]))
+        stored = self.arrays[name]
+        # Some fixtures hold the text, others its bytes.
+        return json.loads(stored.tobytes() if stored.dtype == np.uint8 else str(stored))
 
     def tensor(self, name: str) -> torch.Tensor:
         self.used.add(name)
