@@ -18,7 +18,7 @@ XVIEW = (
     'Facility', 'Construction Site', 'Vehicle Lot', 'Helipad', 'Storage Tank',
     'Shipping container lot', 'Shipping Container', 'Pylon', 'Tower',
 )  # fmt: skip
-# The publisher's type_id of each of them; other ids (73, 75, 82) are in no class.
+# The publisher's type_id of each of them; other ids (75, 82) are in no class.
 XVIEW_TYPE_IDS = (
     11, 12, 13, 15, 17, 18, 19, 20, 21, 23, 24, 25, 26, 27, 28, 29, 32, 33, 34, 35, 36, 37, 38, 40,
     41, 42, 44, 45, 47, 49, 50, 51, 52, 53, 54, 55, 56, 57, 59, 60, 61, 62, 63, 64, 65, 66, 71, 72,

@@ -1,0 +1,230 @@
+# Copyright (c) mmrsfm contributors. Licensed under the Apache License 2.0.
+"""What the data converters share: whole files or none, lists, XML, threads, no strays."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import math
+import os
+import shutil
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any, TypeVar
+from xml.etree import ElementTree
+
+from mmrsfm.errors import ConfigError, DataError, DatasetNotFoundError
+from mmrsfm.utils.progress import progress
+
+T = TypeVar('T')
+R = TypeVar('R')
+PLACEMENTS = ('copy', 'hardlink', 'symlink')
+
+
+def write_whole(path: str | Path, data: bytes) -> None:
+    """Writes a file under a hidden name beside its place and renames it.
+
+    A reader, or a run that was killed, never sees a part. The hidden name is always the same, so
+    that the next run replaces what a killed one left. Not flushed to the disk one by one, as
+    checkpoints are: a converter writes a hundred thousand files, and can be run again.
+
+    Args:
+        path: The file; its folder is made.
+        data: The content.
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f'.{path.name}.partial')
+    try:
+        partial.write_bytes(data)
+        partial.replace(path)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            partial.unlink(missing_ok=True)
+        raise
+
+
+def write_lines(path: str | Path, lines: Iterable[str]) -> None:
+    """Writes lines of text, each with a newline; none gives an empty file."""
+    write_whole(path, ''.join(f'{line}\n' for line in lines).encode())
+
+
+def write_json(path: str | Path, content: Any) -> None:
+    """Writes JSON on one line, as COCO files are."""
+    write_whole(path, json.dumps(content, ensure_ascii=False, allow_nan=False).encode())
+
+
+def place(source: str | Path, target: str | Path, how: str = 'copy') -> None:
+    """Puts a file at another place.
+
+    Args:
+        source: The file.
+        target: Where it is wanted; replaced if it exists.
+        how: ``'copy'``, ``'hardlink'`` or ``'symlink'`` (to the absolute path).
+
+    Raises:
+        ConfigError: For another ``how``.
+    """
+    source, target = Path(source), Path(target)
+    if how not in PLACEMENTS:
+        raise ConfigError(f'files are placed by {PLACEMENTS}, not by {how!r}')
+    if target.exists() and target.samefile(source) and target.is_symlink() == (how == 'symlink'):
+        return
+    target.parent.mkdir(parents=True, exist_ok=True)
+    partial = target.with_name(f'.{target.name}.partial')
+    partial.unlink(missing_ok=True)
+    if how == 'copy':
+        shutil.copyfile(source, partial)
+    elif how == 'hardlink':
+        os.link(source, partial)
+    else:
+        partial.symlink_to(source.resolve())
+    partial.replace(target)
+    # A hard link renamed onto its twin is left by POSIX.
+    partial.unlink(missing_ok=True)
+
+
+def each(
+    function: Callable[[T], R], items: Sequence[T], what: str, workers: int = 1, quiet: bool = False
+) -> list[R]:
+    """Calls a function for every item, in threads, with progress; the first error ends it.
+
+    Threads, not processes: decoding, encoding, rasterio, shapely and files release the lock of the
+    interpreter, and errors arrive as they are.
+
+    Args:
+        function: Called with one item.
+        items: The items.
+        what: Name of the work.
+        workers: Number of threads.
+        quiet: No progress line.
+
+    Returns:
+        The results, in the order of the items.
+    """
+    if workers < 1:
+        raise ConfigError(f'workers is a number of threads >= 1, got {workers}')
+    pool = ThreadPoolExecutor(workers)
+    try:
+        results = pool.map(function, items) if workers > 1 else map(function, items)
+        return list(results if quiet or not items else progress(results, what, len(items)))
+    finally:
+        pool.shutdown(wait=True, cancel_futures=True)
+
+
+def read_names(path: str | Path) -> list[str]:
+    """Reads a list of names, one a line; blank lines, blanks around and CRLF do not matter.
+
+    Raises:
+        DatasetNotFoundError: If there is no such file.
+        DataError: If a name stands there twice.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise DatasetNotFoundError('there is no such list of names', path=path)
+    seen: dict[str, int] = {}
+    for number, line in enumerate(path.read_text(encoding='utf-8-sig').splitlines(), start=1):
+        name = line.strip()
+        if not name:
+            continue
+        if name in seen:
+            raise DataError(f'line {number}: {name} stands in line {seen[name]} already', path=path)
+        seen[name] = number
+    return list(seen)
+
+
+def files_of(folder: str | Path, *suffixes: str) -> list[Path]:
+    """Files of a folder with one of the suffixes (small letters), by name, without hidden ones.
+
+    Raises:
+        DatasetNotFoundError: If the folder is missing or holds none.
+    """
+    folder = Path(folder)
+    if not folder.is_dir():
+        raise DatasetNotFoundError('there is no such folder', path=folder)
+    found = sorted(
+        path
+        for path in folder.iterdir()
+        if path.suffix.lower() in suffixes and not path.name.startswith('.') and path.is_file()
+    )
+    if not found:
+        raise DatasetNotFoundError(f'holds no file with {" or ".join(suffixes)}', path=folder)
+    return found
+
+
+def refuse_strays(folder: str | Path, planned: Iterable[str]) -> None:
+    """Raises if a folder holds files that this conversion does not write.
+
+    They would be read as part of the dataset: what is left of another source, split or tile size.
+
+    Args:
+        folder: A folder that will be filled; it may not exist yet.
+        planned: Names of the files that will be written there.
+
+    Raises:
+        ConfigError: With the number of strays and one of them.
+    """
+    folder = Path(folder)
+    if not folder.is_dir():
+        return
+    names = set(planned)
+    strays = sorted(
+        path.name
+        for path in folder.iterdir()
+        if path.name not in names and not path.name.startswith('.')
+    )
+    if strays:
+        raise ConfigError(
+            f'{folder} holds {len(strays)} files of another conversion, such as {strays[0]}. '
+            'Remove the folder, or name another target.'
+        )
+
+
+def read_xml(path: str | Path) -> ElementTree.Element:
+    """The root element of an XML file.
+
+    Raises:
+        DatasetNotFoundError: If there is no such file.
+        DataError: If it is not XML, with line and column.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise DatasetNotFoundError('there is no such annotation file', path=path)
+    try:
+        return ElementTree.fromstring(path.read_bytes())
+    except ElementTree.ParseError as error:
+        raise DataError(f'is not XML ({error})', path=path) from error
+
+
+def xml_text(element: ElementTree.Element, tag: str, path: str | Path, where: str) -> str:
+    """Text below an element, without blanks around.
+
+    Args:
+        element: Where to look.
+        tag: Path of tags below it.
+        path: The file, for the message.
+        where: What the element is, for the message, e.g. ``'object 3'``.
+
+    Raises:
+        DataError: If it is missing or empty.
+    """
+    text = (element.findtext(tag) or '').strip()
+    if not text:
+        raise DataError(f'{where} has no <{tag.replace("/", "><")}>', path=path)
+    return text
+
+
+def number(text: str, path: str | Path, where: str) -> int | float:
+    """A finite number, as ``int`` where it is a whole one.
+
+    Raises:
+        DataError: If the text is none.
+    """
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not math.isfinite(value):
+        raise DataError(f'{where}: {text!r} is no number', path=path)
+    return int(value) if value.is_integer() else value
