@@ -9,6 +9,7 @@ check_dependencies()
 from mmengine.config.utils import MODULE2PACKAGE  # noqa: E402
 
 from mmrsfm import registry  # noqa: E402
+from mmrsfm.compat.opencd import registry as _opencd  # noqa: E402, F401  # scope 'opencd'
 from mmrsfm.version import __version__  # noqa: E402
 
 # MMEngine resolves ``_base_ = 'mmrsfm::...'`` through this table and refuses what is not in it.

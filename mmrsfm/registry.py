@@ -26,14 +26,17 @@ class LazyRegistry(Registry):
 
     Args:
         name: Name of the registry.
-        parent: The root registry of MMEngine.
+        parent: The root registry of MMEngine; without one, only who holds the registry finds it.
         locations: Modules whose import registers classes, in the order in which they are tried.
             One that needs a task library which is not installed, or does not work, is passed over,
             and named in the error if the name is not found elsewhere.
+        scope: The scope of its names.
     """
 
-    def __init__(self, name: str, parent: Registry, locations: Sequence[str]) -> None:
-        super().__init__(name, parent=parent, scope=SCOPE, locations=list(locations))
+    def __init__(
+        self, name: str, parent: Registry | None, locations: Sequence[str], scope: str = SCOPE
+    ) -> None:
+        super().__init__(name, parent=parent, scope=scope, locations=list(locations))
         self._pending = list(locations)
         self._failed: dict[str, Exception] = {}
 
@@ -48,11 +51,11 @@ class LazyRegistry(Registry):
                 not be imported.
         """
         scope, name = self.split_scope_key(key)
-        if scope in (None, SCOPE):
+        if scope in (None, self.scope):
             self._import_until_found(name)
         found = super().get(key)
         # Also without a scope: a root registry takes it off before it asks this one.
-        if found is None and self._failed and scope in (None, SCOPE):
+        if found is None and self._failed and scope in (None, self.scope):
             self._raise_missing(name)
         return found
 
@@ -79,8 +82,8 @@ class LazyRegistry(Registry):
             for location, error in self._failed.items()
         )
         raise MissingDependencyError(
-            f"'mmrsfm.{name}' is not in the {self.name} registry, and some of mmrsfm could not be "
-            f'imported ({reasons}). Install or repair the package, as '
+            f"'{self.scope}.{name}' is not in the {self.name} registry, and some of mmrsfm could "
+            f'not be imported ({reasons}). Install or repair the package, as '
             'python -m mmrsfm.utils.collect_env --check says, or correct the name.'
         )
 
@@ -103,7 +106,9 @@ def _child(name: str, *locations: str) -> LazyRegistry:
 
 
 # Subpackages that need a task library come last and are named after it.
-MODELS = _child('MODELS', 'mmrsfm.models', 'mmrsfm.models.segmentation')
+MODELS = _child(
+    'MODELS', 'mmrsfm.models', 'mmrsfm.models.segmentation', 'mmrsfm.models.change_detection'
+)
 DATASETS = _child(
     'DATASETS',
     'mmrsfm.datasets',
@@ -112,7 +117,7 @@ DATASETS = _child(
     'mmrsfm.datasets.rotated',
 )
 TRANSFORMS = _child('TRANSFORMS', 'mmrsfm.datasets.transforms', 'mmrsfm.datasets.segmentation')
-METRICS = _child('METRICS', 'mmrsfm.evaluation')
+METRICS = _child('METRICS', 'mmrsfm.evaluation', 'mmrsfm.evaluation.segmentation')
 EVALUATOR = _child('EVALUATOR', 'mmrsfm.evaluation')
 LOOPS = _child('LOOPS', 'mmrsfm.engine', 'mmrsfm.evaluation')
 HOOKS = _child('HOOKS', 'mmrsfm.engine')
