@@ -1,0 +1,16 @@
+_base_ = [
+    '../models/linear_cls.py',
+    '../datasets/eurosat_224px.py',
+    '../schedules/mtp_adamw_coslr_100e.py',
+    '../default_runtime.py',
+]
+default_scope = 'mmpretrain'
+model = dict(head=dict(num_classes=10))
+auto_scale_lr = dict(base_batch_size=64)
+default_hooks = dict(
+    logger=dict(interval=100),
+    checkpoint=dict(interval=20),
+    visualization=dict(type='VisualizationHook', enable=False),
+)
+vis_backends = [dict(type='LocalVisBackend')]
+visualizer = dict(type='UniversalVisualizer', vis_backends=vis_backends)

@@ -1,0 +1,15 @@
+_base_ = [
+    '../models/oriented_rcnn.py',
+    '../datasets/dota2_1024px.py',
+    '../schedules/mtp_adamw_step_40e.py',
+    '../default_runtime.py',
+]
+default_scope = 'mmrotate'
+model = dict(backbone=dict(with_cp=True), roi_head=dict(bbox_head=dict(num_classes=18)))
+auto_scale_lr = dict(enable=False, base_batch_size=4)
+default_hooks = dict(
+    checkpoint=dict(interval=8), visualization=dict(type='mmdet.DetVisualizationHook')
+)
+log_processor = dict(window_size=50)
+vis_backends = [dict(type='LocalVisBackend')]
+visualizer = dict(type='RotLocalVisualizer', name='visualizer', vis_backends=vis_backends)

@@ -1,0 +1,9 @@
+_base_ = [
+    '../../_base_/tasks/unet_8xb4-200e_cdd-256px.py',
+    '../../_base_/backbones/internimage-xl_in22k-pre.py',
+]
+model = dict(
+    backbone=_base_.backbone,
+    decode_head=dict(in_channels=_base_.channels, encoder_channels=_base_.channels),
+)
+optim_wrapper = dict(optimizer=dict(lr=2e-5), **_base_.layer_decay)

@@ -1,0 +1,10 @@
+_base_ = [
+    '../../_base_/tasks/oriented-rcnn_2xb2-40e_dota2-1024px.py',
+    '../../_base_/backbones/internimage-xl_mtp-pre.py',
+]
+model = dict(
+    backbone=_base_.backbone,
+    neck=dict(in_channels=_base_.channels),
+)
+optim_wrapper = _base_.layer_decay
+test_dataloader = dict(batch_size=40)

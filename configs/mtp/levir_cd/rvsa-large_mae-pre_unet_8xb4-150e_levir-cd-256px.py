@@ -1,0 +1,10 @@
+_base_ = [
+    '../../_base_/tasks/unet_8xb4-150e_levir-cd-256px.py',
+    '../../_base_/backbones/rvsa-large_mae-pre.py',
+]
+model = dict(
+    backbone=dict(img_size=256, with_fpn=False, **_base_.backbone),
+    decode_head=dict(in_channels=_base_.channels, encoder_channels=_base_.channels),
+)
+optim_wrapper = _base_.layer_decay
+find_unused_parameters = True  # of the pyramid

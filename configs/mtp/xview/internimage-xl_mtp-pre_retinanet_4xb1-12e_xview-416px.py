@@ -1,0 +1,9 @@
+_base_ = [
+    '../../_base_/tasks/retinanet_4xb1-12e_xview-416px.py',
+    '../../_base_/backbones/internimage-xl_mtp-pre.py',
+]
+model = dict(
+    backbone=_base_.backbone,
+    neck=dict(in_channels=_base_.channels),
+)
+optim_wrapper = _base_.layer_decay
