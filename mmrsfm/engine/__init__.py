@@ -7,7 +7,11 @@ from mmrsfm.engine.hooks import (
 )
 from mmrsfm.engine.log_processor import LogProcessor
 from mmrsfm.engine.loops import EpochTrainLoop, IterTrainLoop
-from mmrsfm.engine.optimizers import BF16OptimWrapper
+from mmrsfm.engine.optimizers import (
+    BF16OptimWrapper,
+    InternImageLayerDecayOptimWrapperConstructor,
+    RVSALayerDecayOptimWrapperConstructor,
+)
 from mmrsfm.engine.samplers import EpochSampler
 
 __all__ = [
@@ -16,8 +20,10 @@ __all__ = [
     'ClassCountHook',
     'EpochSampler',
     'EpochTrainLoop',
+    'InternImageLayerDecayOptimWrapperConstructor',
     'IterTrainLoop',
     'LogProcessor',
     'PretrainedGuardHook',
+    'RVSALayerDecayOptimWrapperConstructor',
     'VisualizationHook',
 ]

@@ -1,4 +1,12 @@
 # Copyright (c) mmrsfm contributors. Licensed under the Apache License 2.0.
 from mmrsfm.engine.optimizers.autocast_wrapper import BF16OptimWrapper
+from mmrsfm.engine.optimizers.intern_image_layer_decay import (
+    InternImageLayerDecayOptimWrapperConstructor,
+)
+from mmrsfm.engine.optimizers.rvsa_layer_decay import RVSALayerDecayOptimWrapperConstructor
 
-__all__ = ['BF16OptimWrapper']
+__all__ = [
+    'BF16OptimWrapper',
+    'InternImageLayerDecayOptimWrapperConstructor',
+    'RVSALayerDecayOptimWrapperConstructor',
+]

@@ -23,6 +23,7 @@ from mmrsfm.errors import ConfigError
 from mmrsfm.layers.channel_norm import channel_norm
 from mmrsfm.layers.dcn_v3 import activation
 from mmrsfm.layers.intern_image_layer import InternImageLayer
+from mmrsfm.layers.layer_depth import intern_image_layer_depth
 from mmrsfm.registry import MODELS
 
 
@@ -296,7 +297,10 @@ class InternImage(BaseModule):
             through all levels; downsampling and norm of a level belong to the layer after it,
             or to the first of the last level where there is none; everything else is last.
         """
-        return intern_image_layer_depth(param_name, self.depths, prefix)
+        total = sum(self.depths) + 2
+        if not param_name.startswith(prefix):
+            return total - 1, total
+        return intern_image_layer_depth(param_name[len(prefix) :], self.depths), total
 
     def train(self, mode: bool = True) -> InternImage:
         """Switches the mode; frozen stages stay in evaluation mode."""
@@ -323,24 +327,6 @@ _DEFAULTS: dict[str, Any] = dict(
     level2_post_norm_block_ids=(),
 )
 _LAYER_SETTINGS = tuple(name for name in _DEFAULTS if name != 'level2_post_norm_block_ids')
-
-
-def intern_image_layer_depth(
-    param_name: str, depths: Sequence[int], prefix: str = ''
-) -> tuple[int, int]:
-    """See :meth:`InternImage.get_layer_depth`."""
-    total = sum(depths) + 2
-    if not param_name.startswith(prefix):
-        return total - 1, total
-    parts = param_name[len(prefix) :].split('.')
-    if parts[0] == 'patch_embed':
-        return 0, total
-    if parts[0] == 'levels' and len(parts) > 2 and parts[1].isdigit():
-        level = int(parts[1])
-        if parts[2] == 'blocks':
-            return 1 + sum(depths[:level]) + int(parts[3]), total
-        return 1 + sum(depths[: min(level + 1, len(depths) - 1)]), total
-    return total - 1, total
 
 
 class Stem(nn.Module):

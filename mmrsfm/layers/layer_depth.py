@@ -1,0 +1,48 @@
+# Copyright (c) mmrsfm contributors. Licensed under the Apache License 2.0.
+"""How deep a parameter of a backbone lies, by its name: what layer-wise learning rates need."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+
+def rvsa_layer_depth(name: str, num_layers: int) -> int:
+    """Depth of a parameter of a plain vision transformer in timm's names.
+
+    Args:
+        name: Name of the parameter within the backbone, e.g. ``'blocks.3.norm1.weight'``.
+        num_layers: Number of layers.
+
+    Returns:
+        0 for tokens, position table and patch embedding, ``i + 1`` for layer i, ``num_layers + 1``
+        for everything else.
+    """
+    first, _, rest = name.partition('.')
+    if first in ('pos_embed', 'cls_token', 'mask_token', 'patch_embed'):
+        return 0
+    if first == 'blocks':
+        return int(rest.partition('.')[0]) + 1
+    return num_layers + 1
+
+
+def intern_image_layer_depth(name: str, depths: Sequence[int]) -> int:
+    """Depth of a parameter of InternImage.
+
+    Args:
+        name: Name of the parameter within the backbone, e.g. ``'levels.2.blocks.7.gamma1'``.
+        depths: Number of layers of each level.
+
+    Returns:
+        0 for the stem. The layers count from 1 through all levels. What a level has beside its
+        layers (downsampling, norms) lies as deep as the first layer of the next level; in the last
+        level as deep as the first layer of that. ``sum(depths) + 1`` for everything else.
+    """
+    parts = name.split('.')
+    if parts[0] == 'patch_embed':
+        return 0
+    if parts[0] != 'levels':
+        return sum(depths) + 1
+    level = int(parts[1])
+    if parts[2] == 'blocks':
+        return 1 + sum(depths[:level]) + int(parts[3])
+    return 1 + sum(depths[: min(level + 1, len(depths) - 1)])
