@@ -42,8 +42,8 @@ class FAIR1MSubmission(DOTASubmission):
         time: Year and month, such as ``'2024-02'``; ``None``: those of today.
         origin: ``source/origin`` of the files.
         img_dir: Folder with the original images, whose sizes the files state. ``None``: an image's
-            size is where its patches end, which is too large where an image is smaller than a patch
-            and was padded.
+            size is where its patches end, which is too large where an image is smaller than the
+            smallest window and was padded.
         img_suffix: Suffix of the original images.
         depth: Number of channels that the files state where there is no ``img_dir``.
         **kwargs: Those of :class:`DOTASubmission`; scores are written in full, as there.
@@ -125,9 +125,12 @@ class FAIR1MSubmission(DOTASubmission):
     def _size(self, image: str, patches: Sequence[Detections]) -> tuple[int, int, int]:
         if self.img_dir is not None:
             return image_size(Path(self.img_dir) / f'{image}{self.img_suffix}')
-        width = height = 0
+        extents: dict[int, tuple[int, int]] = {}
         for patch in patches:
             place = PatchName.parse(patch.name)
             high, wide = patch.shape or (place.size or 0, place.size or 0)
-            width, height = max(width, place.x + wide), max(height, place.y + high)
-        return width, height, self.depth
+            width, height = extents.get(place.size or 0, (0, 0))
+            extents[place.size or 0] = max(width, place.x + wide), max(height, place.y + high)
+        # At each scale the windows end where the image does, or beyond it if they are larger.
+        width = min(extent[0] for extent in extents.values())
+        return width, min(extent[1] for extent in extents.values()), self.depth
