@@ -16,8 +16,16 @@ from mmengine.model import is_model_wrapper
 from torch import Tensor, nn
 
 from mmrsfm.checkpoints.adaptation import CHOICES, Adaptation, check_contract
+from mmrsfm.checkpoints.kinship import adopt
 from mmrsfm.checkpoints.layout import Layout, StateDict, detect_layout, get_layout
-from mmrsfm.checkpoints.position import Grid, fit_table, is_position_table, stated_grid
+from mmrsfm.checkpoints.position import (
+    Grid,
+    fit_distance_table,
+    fit_table,
+    is_distance_table,
+    is_position_table,
+    stated_grid,
+)
 from mmrsfm.checkpoints.reading import read_checkpoint
 from mmrsfm.checkpoints.report import LoadReport, attach_report, compact, fingerprint
 from mmrsfm.checkpoints.stem import adapt_stem, find_stem
@@ -103,6 +111,7 @@ def load_pretrained(
                 report.notes += check_contract(report.contract, report.target, adaptation, where)
 
         offered = _offer(found.state, found.meta, layout, module, part, whole, report)
+        offered, by_design = adopt(offered, module, whole, report)
         _check_norm_style(module, found.meta, report, where)
         target: dict[str, Tensor] = dict(module.state_dict(keep_vars=True))
         traits = found.meta.get(TRAITS_KEY) or {}
@@ -111,7 +120,7 @@ def load_pretrained(
         _fit_tables(offered, target, module, source_grid, report)
         _fit_stem(offered, target, module, whole, report)
         selected = _match(offered, target, report)
-        _check_complete(target, selected, module, whole, allow_missing, report, where)
+        _check_complete(target, selected, module, whole, allow_missing, by_design, report, where)
         module.load_state_dict(selected, strict=False)
         _verify(module, selected, report, where)
         attach_report(module, report)
@@ -233,13 +242,17 @@ def _fit_tables(
     report: LoadReport,
 ) -> None:
     for name in list(offered):
-        if name in target and is_position_table(name, offered[name]):
-            table, done = fit_table(
+        done = None
+        if name not in target:
+            continue
+        if is_position_table(name, offered[name]):
+            offered[name], done = fit_table(
                 name, offered[name], target[name], stated_grid(module, name), source_grid
             )
-            offered[name] = table
-            if done:
-                report.resized[name] = done
+        elif is_distance_table(name, offered[name]):
+            offered[name], done = fit_distance_table(name, offered[name], target[name])
+        if done:
+            report.resized[name] = done
 
 
 def _fit_stem(
@@ -305,6 +318,7 @@ def _check_complete(
     module: nn.Module,
     whole: bool,
     allow_missing: str | Sequence[str],
+    by_design: Mapping[str, str],
     report: LoadReport,
     where: str,
 ) -> None:
@@ -318,19 +332,23 @@ def _check_complete(
         if name in selected or any(fnmatchcase(name, pattern) for pattern in _DERIVED):
             report.missing.pop(name, None)
             continue
-        covered = any(fnmatchcase(name, pattern) for pattern in allowed)
+        reason = None
+        if any(fnmatchcase(name, pattern) for pattern in allowed):
+            reason = 'allowed'
+        elif name not in report.missing:  # what is there in another shape is no design
+            reasons = [why for pattern, why in by_design.items() if fnmatchcase(name, pattern)]
+            reason = reasons[0] if reasons else None
         required = not whole or name.startswith('backbone.')
-        if required and not covered:
+        if required and reason is None:
             uncovered.append(name)
-        reason = 'allowed' if covered else 'not in the checkpoint'
-        report.missing.setdefault(name, reason)
+        report.missing.setdefault(name, reason or 'not in the checkpoint')
     if not uncovered and selected:
         return
     of = f'{len(uncovered)} of the {len(target)} entries of {type(module).__name__}'
-    reasons = {report.missing[name] for name in uncovered} - {'not in the checkpoint'}
+    whys = {report.missing[name] for name in uncovered} - {'not in the checkpoint'}
     raise IncompleteLoadError(
         f'{where} (layout {report.layout}) does not fill {of}: {compact(uncovered)}'
-        f'{" (" + "; ".join(sorted(reasons)[:3]) + ")" if reasons else ""}. '
+        f'{" (" + "; ".join(sorted(whys)[:3]) + ")" if whys else ""}. '
         f'Left over in the checkpoint: {compact(report.unexpected) or "nothing"}. '
         'Correct the architecture or the layout, or list what may keep its initial values in '
         "allow_missing=['pattern', ...]. Nothing was loaded."

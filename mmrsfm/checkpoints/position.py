@@ -10,14 +10,48 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from mmrsfm.errors import IncompleteLoadError
+from mmrsfm.layers.relative_position import resize_relative_table
 
 _TABLES = ('pos_embed', 'decoder_pos_embed', 'absolute_pos_embed')
+# Tables with a row for every distance between two patches of a column or of a row.
+_DISTANCE_TABLES = ('full_attn_rel_pos_h', 'full_attn_rel_pos_w')
 Grid = tuple[int, int]
 
 
 def is_position_table(name: str, tensor: Tensor) -> bool:
     """Whether an entry of a state dict is a table of shape (1, tokens, channels)."""
     return name.rsplit('.', 1)[-1] in _TABLES and tensor.ndim == 3 and tensor.shape[0] == 1
+
+
+def is_distance_table(name: str, tensor: Tensor) -> bool:
+    """Whether an entry is a table of relative positions along one axis, (2 L - 1, channels)."""
+    return name.rsplit('.', 1)[-1] in _DISTANCE_TABLES and tensor.ndim == 2
+
+
+def fit_distance_table(name: str, table: Tensor, wanted: Tensor) -> tuple[Tensor, str | None]:
+    """Makes a table of relative positions of a checkpoint fit that of a module.
+
+    Args:
+        name: For messages.
+        table: The checkpoint's, shape (2 L - 1, D) for L patches along the axis.
+        wanted: The module's.
+
+    Returns:
+        The table, stretched as :func:`mmrsfm.layers.relative_position.resize_relative_table` does,
+        and what was done to it (``None``: nothing).
+
+    Raises:
+        IncompleteLoadError: If the channels differ.
+    """
+    if table.shape[1] != wanted.shape[1]:
+        raise IncompleteLoadError(
+            f'{name} has {table.shape[1]} channels in the checkpoint, {wanted.shape[1]} in the '
+            'module: the two are models of different size'
+        )
+    if table.shape[0] == wanted.shape[0]:
+        return table, None
+    done = f'{table.shape[0]} -> {wanted.shape[0]} distances, bicubic'
+    return resize_relative_table(table, wanted.shape[0]), done
 
 
 def stated_grid(module: nn.Module, name: str) -> Grid | None:

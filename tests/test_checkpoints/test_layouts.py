@@ -98,7 +98,31 @@ def cross_scale(depth=2, dim=4, decoder_depth=1, xformers=False):
     return state
 
 
+def rvsa(depth=2, decoder_depth=1, prefix='', decoder=''):
+    state = {prefix + name: value for name, value in timm_vit(depth).items() if name != 'cls_token'}
+    for index in range(depth):
+        attn = f'{prefix}blocks.{index}.attn'
+        if (index + 1) % 3 == 0:
+            state[f'{attn}.full_attn_rel_pos_h'] = torch.randn(3, 2)
+            state[f'{attn}.full_attn_rel_pos_w'] = torch.randn(3, 2)
+            continue
+        state[f'{attn}.rel_pos_h'] = torch.randn(13, 2)
+        state[f'{attn}.relative_position_index'] = torch.zeros(49, 49, dtype=torch.int64)
+        for part, count in (('offsets', 4), ('scales', 4), ('angles', 2)):
+            state[f'{attn}.sampling_{part}.2.weight'] = torch.randn(count, 4, 1, 1)
+    state[f'{prefix}fpn1.1.ln.weight'] = torch.randn(4)
+    if decoder:
+        for index in range(decoder_depth):
+            state[f'{decoder}.{index}.weight'] = torch.randn(2)
+    return state
+
+
 EXAMPLES = {
+    'mtp_encoder': rvsa,
+    'mtp_model': lambda **kwargs: rvsa(
+        prefix='encoder.', decoder='rotdetdecoder.neck.convs', **kwargs
+    ),
+    'rvsa_finetuned': lambda **kwargs: rvsa(prefix='backbone.', decoder='neck.convs', **kwargs),
     'timm_vit': timm_vit,
     'facebook_mae': facebook_mae,
     'cross_scale_mae': cross_scale,
@@ -130,7 +154,8 @@ def test_detected_alone_and_round_trip(name, depth, decoder):
     assert [x.name for x in known_layouts().values() if x.matches(state, {})] == [name]
     ours, unknown = get_layout(name).to_mmrsfm(state)
     assert not unknown
-    assert {key.split('.')[0] for key in ours} <= {'backbone', 'neck', 'predictor', 'head'}
+    parts = {key.split('.')[0] for key in ours}
+    assert parts <= {'backbone', 'neck', 'predictor', 'head', 'rotdetdecoder'}
     back, homeless = get_layout(name).from_mmrsfm(ours)
     assert not homeless
     assert_same(back, state)

@@ -4,6 +4,7 @@
 import pytest
 import torch
 
+from mmrsfm.checkpoints import load_pretrained
 from mmrsfm.models.backbones import RVSAViT
 from tests.parity import Fixture, assert_parity, parity_files
 
@@ -115,4 +116,49 @@ def test_parity_rvsa_features(path):
         assert_parity(value, outputs[str(number)], f'out/{number}')
     for name, value in reference.items():
         assert (found[name] - value).abs().max().item() <= 2e-4, name
+    assert fixture.unused == []
+
+
+def is_buffer(name):
+    """Computed from the architecture: the reference stores it, no file needs it."""
+    return name.endswith('relative_position_index')
+
+
+@pytest.mark.parametrize('path', parity_files('rvsa_ckptload_*.npz'))
+def test_parity_rvsa_loading(path):
+    """What the loaders of the reference make of a checkpoint: every number, every missing name."""
+    fixture = Fixture(path)
+    meta = fixture.json('meta_json')
+    kwargs = meta['kwargs'] if 'kwargs' in meta else fixture.json()
+    torch.manual_seed(0)
+    model = build(kwargs, variant_of(meta))
+    model.init_weights()
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    source, expected = fixture.group('src'), fixture.group('dst')
+    bands = next(
+        (v.shape[1] for k, v in source.items() if k.endswith('patch_embed.proj.weight')), 3
+    )
+    # Where the file keeps its weights; beside them it holds other things.
+    wrapper = meta.get('wrapper', '')
+    container = next((name for name in ('state_dict', 'model') if f"'{name}'" in wrapper), None)
+    report = load_pretrained(
+        model,
+        {container: source, 'epoch': 1} if container else source,
+        # With other bands the reference keeps the initial stem.
+        adapt=None if bands == model.in_channels else 'random',
+    )
+    after = model.state_dict()
+    assert {name for name in report.matched if not is_buffer(name)} == {
+        name for name in expected if not is_buffer(name)
+    }
+    for name, value in expected.items():
+        assert torch.equal(after[name], value), f'dst/{name}'
+    for name in set(after) - set(expected):
+        assert torch.equal(after[name], before[name]), f'{name} should have been left alone'
+    missing = {name for name in meta.get('missing', []) if not is_buffer(name)}
+    assert {name for name in report.missing if not is_buffer(name)} == missing
+    left = {name.removeprefix('backbone.').split('.')[-1] for name in report.unexpected}
+    left |= {name.removeprefix('backbone.').split('.')[-1] for name in report.dropped}
+    assert {name.split('.')[-1] for name in meta.get('unexpected', [])} <= left
+    fixture.used |= {'kwargs_json'} & set(fixture.arrays)
     assert fixture.unused == []

@@ -22,6 +22,7 @@ from mmengine.model.weight_init import trunc_normal_
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+from mmrsfm.checkpoints.kinship import Kinship
 from mmrsfm.errors import ConfigError
 from mmrsfm.layers.decomposed_attention import GridAttention
 from mmrsfm.layers.position import PositionTableResizer
@@ -193,9 +194,24 @@ class RVSAViT(BaseModule):
         'large': _arch(1024, 24, 16, interval=6, out_indices=(7, 11, 15, 23)),
     }
     window_size = 7
-    # For mmrsfm.checkpoints: the kind of blocks, and where the image comes in.
+    # For mmrsfm.checkpoints: the kind of blocks, where the image comes in, what the files of MTP
+    # hold without using it, and how a plain ViT (such as the MAE of Million-AID) is taken in.
     norm_style = 'pre'
     stem_weight = 'patch_embed.proj.weight'
+    unused_weights = ('norm.*',)
+    kinship = Kinship(
+        family='a plain ViT',
+        mark='layers.0.attn.qkv.weight',
+        names='timm_vit',
+        lacking=(
+            'blocks.*.attn.rel_pos_?',
+            'blocks.*.attn.full_attn_rel_pos_?',
+            'blocks.*.attn.relative_position_bias_table',
+            'blocks.*.attn.sampling_*',
+            'fpn?.*',
+        ),
+        unused=('cls_token', 'fc_norm.*'),
+    )
 
     def __init__(
         self,

@@ -1,0 +1,88 @@
+# Copyright (c) mmrsfm contributors. Licensed under the Apache License 2.0.
+"""Backbones that start from the weights of another family of backbones."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+
+from torch import nn
+
+from mmrsfm.checkpoints.layout import RenamingLayout, StateDict, get_layout
+from mmrsfm.checkpoints.report import LoadReport
+from mmrsfm.errors import UnknownLayoutError
+
+_BACKBONE = 'backbone.'
+
+
+@dataclass(frozen=True)
+class Kinship:
+    """What a backbone has in common with another family, stated as its attribute ``kinship``.
+
+    RVSA, for one, is a plain ViT with more in its blocks, and MTP starts it from the weights of a
+    masked autoencoder. The load then fills what the two share, completely or not at all, and the
+    report names what keeps its initial values.
+
+    Attributes:
+        family: Its name, for the report.
+        mark: One of our names in a backbone of that family, which the backbone itself has not.
+        names: Layout (a :class:`mmrsfm.checkpoints.layout.RenamingLayout`) whose names the
+            backbone has for what is common.
+        lacking: Patterns (fnmatch) of the backbone's names that the other family has not.
+        unused: Patterns, in the names of that layout, of what the backbone has no use for.
+    """
+
+    family: str
+    mark: str
+    names: str
+    lacking: tuple[str, ...]
+    unused: tuple[str, ...] = ()
+
+    def rename(self, name: str) -> str:
+        """The backbone's name for one of ours; the same where the layout does not know it."""
+        layout = get_layout(self.names)
+        if not isinstance(layout, RenamingLayout):
+            raise UnknownLayoutError(f'kinship: layout {self.names!r} is no table of names')
+        return layout.keymap.backward(_BACKBONE + name) or name
+
+
+def adopt(
+    offered: StateDict, module: nn.Module, whole: bool, report: LoadReport
+) -> tuple[StateDict, dict[str, str]]:
+    """Gives the entries of a checkpoint the names of a backbone that is kin to theirs.
+
+    Also leaves aside what the backbone states as ``unused_weights`` (patterns of names that its
+    released files hold without any use).
+
+    Args:
+        offered: The checkpoint's entries under our names; those of the backbone begin with
+            ``backbone.`` if ``whole``.
+        module: What gets them: a backbone, or a model with one.
+        whole: Whether it is such a model.
+        report: Gets what is left aside.
+
+    Returns:
+        The entries under the names of the module, and patterns of names in the module that may
+        keep their initial values, each with the reason.
+    """
+    backbone = module.backbone if whole else module
+    prefix = _BACKBONE if whole else ''
+    kinship = getattr(backbone, 'kinship', None)
+    unused = list(getattr(backbone, 'unused_weights', ()))
+    allowed: dict[str, str] = {}
+    if isinstance(kinship, Kinship) and prefix + kinship.mark in offered:
+        offered = {
+            prefix + kinship.rename(name[len(prefix) :]) if name.startswith(prefix) else name: value
+            for name, value in offered.items()
+        }
+        unused += kinship.unused
+        reason = f'{kinship.family} has none, by design'
+        allowed = {prefix + pattern: reason for pattern in kinship.lacking}
+    known = set(module.state_dict(keep_vars=True))
+    aside = [
+        name
+        for name in offered
+        if name not in known and any(fnmatchcase(name, prefix + pattern) for pattern in unused)
+    ]
+    report.dropped += aside
+    return {name: value for name, value in offered.items() if name not in aside}, allowed
