@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import cv2
@@ -24,6 +25,10 @@ from mmrsfm.utils.conversion import files_of, write_whole
 # Once for all: these are pictures, and catching warnings is not safe in threads.
 warnings.filterwarnings('ignore', category=NotGeoreferencedWarning)
 
+# GDAL would keep decoded blocks in a twentieth of all memory, though nothing is read twice; and a
+# truncated JPEG would be a warning and grey pixels.
+_OPTIONS = {'GDAL_CACHEMAX': 64, 'GDAL_ERROR_ON_LIBJPEG_WARNING': 'TRUE'}
+
 # Suffixes of pictures in the benchmarks, in small letters.
 IMAGE_SUFFIXES = ('.png', '.jpg', '.jpeg', '.tif', '.tiff', '.bmp')
 
@@ -31,6 +36,31 @@ IMAGE_SUFFIXES = ('.png', '.jpg', '.jpeg', '.tif', '.tiff', '.bmp')
 def files_of_images(folder: str | Path) -> list[Path]:
     """Pictures of a folder, by name; see :func:`mmrsfm.utils.conversion.files_of`."""
     return files_of(folder, *IMAGE_SUFFIXES)
+
+
+@contextmanager
+def open_raster(path: str | Path) -> Iterator[rasterio.DatasetReader]:
+    """Opens a file for reading in the thread that uses it.
+
+    Args:
+        path: Any file that GDAL opens.
+
+    Yields:
+        The open file.
+
+    Raises:
+        DatasetNotFoundError: If there is no such file.
+        CorruptImageError: If it is no raster.
+    """
+    if not Path(path).is_file():
+        raise DatasetNotFoundError('there is no such image', path=path)
+    with rasterio.Env(**_OPTIONS):
+        try:
+            source = rasterio.open(path)
+        except RasterioError as error:
+            raise CorruptImageError(f'cannot be opened ({error})', path=path) from error
+        with source:
+            yield source
 
 
 class RGBRaster:
@@ -49,13 +79,16 @@ class RGBRaster:
     """
 
     def __init__(self, path: str | Path, stretch: tuple[float, float] | None = None) -> None:
-        if not Path(path).is_file():
-            raise DatasetNotFoundError('there is no such image', path=path)
         self.path = path
+        self._stack = ExitStack()
+        self._source = self._stack.enter_context(open_raster(path))
         try:
-            self._source = rasterio.open(path)
-        except RasterioError as error:
-            raise CorruptImageError(f'cannot be opened ({error})', path=path) from error
+            self._prepare(stretch)
+        except BaseException:
+            self._stack.close()
+            raise
+
+    def _prepare(self, stretch: tuple[float, float] | None) -> None:
         self.height, self.width = self._source.shape
         self._bands = [1, 2, 3] if self._source.count >= 3 else [1]
         self._palette: np.ndarray | None = None
@@ -68,10 +101,9 @@ class RGBRaster:
         if stretch is not None and self._palette is None:
             self._range = percentiles(self._raw(None), stretch, self._source.nodata)
         elif kind != 'uint8':
-            self._source.close()
             raise DataError(
                 f'has samples of the type {kind}, not uint8',
-                path=path,
+                path=self.path,
                 hint='Give two percentiles that become 0 and 255 (stretch, e.g. 2 98)',
             )
 
@@ -79,7 +111,7 @@ class RGBRaster:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._source.close()
+        self._stack.close()
 
     def read(self, window: Window | None = None) -> np.ndarray:
         """Reads a window, or all.
@@ -115,7 +147,8 @@ class RGBRaster:
         Yields:
             First row and strip, uint8 (<= height, W, 3).
         """
-        held, first = np.empty((0, self.width, 3), np.uint8), 0
+        held: np.ndarray = np.empty((0, self.width, 3), np.uint8)
+        first = 0
         for top in tops:
             bottom = min(top + height, self.height)
             held, first = held[max(top - first, 0) :], max(top, first)
@@ -145,7 +178,7 @@ def percentiles(
     Returns:
         Low and high value by band, float64 (C,).
     """
-    flat = bands.reshape(len(bands), -1)
+    flat: np.ndarray = bands.reshape(len(bands), -1)
     empty = (flat == 0) | ~np.isfinite(flat)
     if nodata is not None:
         empty |= flat == nodata
@@ -173,19 +206,9 @@ def scale_to_bytes(bands: np.ndarray, low: np.ndarray, high: np.ndarray) -> np.n
 
 
 def image_size(path: str | Path) -> tuple[int, int]:
-    """Width and height of an image in pixels, from its header.
-
-    Raises:
-        DatasetNotFoundError: If there is no such file.
-        CorruptImageError: If it is no image.
-    """
-    if not Path(path).is_file():
-        raise DatasetNotFoundError('there is no such image', path=path)
-    try:
-        with rasterio.open(path) as source:
-            return source.width, source.height
-    except RasterioError as error:
-        raise CorruptImageError(f'cannot be opened ({error})', path=path) from error
+    """Width and height of an image in pixels, from its header; errors as :func:`open_raster`."""
+    with open_raster(path) as source:
+        return source.width, source.height
 
 
 def write_png(path: str | Path, image: np.ndarray) -> None:
