@@ -14,6 +14,8 @@ default_hooks = dict(
     pretrained_guard=dict(type='mmrsfm.PretrainedGuardHook'),
     # The heads have as many classes as the dataset.
     class_count=dict(type='mmrsfm.ClassCountHook'),
+    # One image a GPU, or SyncBN on a CPU, does not end the run.
+    batch_norm=dict(type='mmrsfm.BatchNormHook'),
 )
 
 log_processor = dict(type='mmrsfm.LogProcessor', window_size=10)

@@ -1,5 +1,6 @@
 # Copyright (c) mmrsfm contributors. Licensed under the Apache License 2.0.
 from mmrsfm.engine.hooks import (
+    BatchNormHook,
     CheckpointHook,
     ClassCountHook,
     PretrainedGuardHook,
@@ -16,6 +17,7 @@ from mmrsfm.engine.samplers import EpochSampler
 
 __all__ = [
     'BF16OptimWrapper',
+    'BatchNormHook',
     'CheckpointHook',
     'ClassCountHook',
     'EpochSampler',

@@ -24,6 +24,7 @@ _DRAWERS = {
     'mmseg': ('mmrsfm.VisualizationHook', 'mmseg.SegLocalVisualizer'),
     'mmdet': ('mmdet.DetVisualizationHook', 'mmdet.DetLocalVisualizer'),
     'mmrotate': ('mmdet.DetVisualizationHook', 'mmrotate.RotLocalVisualizer'),
+    'opencd': ('opencd.CDVisualizationHook', 'opencd.CDLocalVisualizer'),
 }
 
 
@@ -319,7 +320,13 @@ def enable_visualization(
     with HOOKS.switch_scope_and_registry(cfg.get('default_scope')) as registry:
         cls = registry.get(hook['type']) if isinstance(hook['type'], str) else hook['type']
     known = set(inspect.signature(cls.__init__).parameters)
-    wanted = {'draw': True, 'enable': True, 'show': show, 'interval': interval}
+    wanted = {
+        'draw': True,
+        'enable': True,
+        'show': show,
+        'interval': interval,
+        'test_interval': interval,
+    }
     hook.update({key: value for key, value in wanted.items() if key in known})
     if show:
         hook['wait_time'] = wait_time

@@ -1,7 +1,14 @@
 # Copyright (c) mmrsfm contributors. Licensed under the Apache License 2.0.
+from mmrsfm.engine.hooks.batch_norm_hook import BatchNormHook
 from mmrsfm.engine.hooks.checkpoint_hook import CheckpointHook
 from mmrsfm.engine.hooks.class_count_hook import ClassCountHook
 from mmrsfm.engine.hooks.pretrained_guard_hook import PretrainedGuardHook
 from mmrsfm.engine.hooks.visualization_hook import VisualizationHook
 
-__all__ = ['CheckpointHook', 'ClassCountHook', 'PretrainedGuardHook', 'VisualizationHook']
+__all__ = [
+    'BatchNormHook',
+    'CheckpointHook',
+    'ClassCountHook',
+    'PretrainedGuardHook',
+    'VisualizationHook',
+]

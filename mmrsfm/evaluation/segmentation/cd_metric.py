@@ -27,8 +27,8 @@ class CDMetric(IoUMetric):
         recall    = TP / (TP + FN)        IoU = TP / (TP + FP + FN)
 
     besides the overall accuracy ``OA`` and Cohen's ``kappa`` of changed against not changed.
-    Percent with two decimals, except kappa, in [-1, 1] with four. What IoUMetric returns (``mIoU``,
-    ...) is there too, so that ``save_best='mIoU'`` works as before; its table is printed.
+    Percent with two decimals, except kappa, in [-1, 1] with four. It stands beside
+    ``mmseg.IoUMetric``, or alone: with ``iou_metrics`` it prints and returns what that does, too.
 
     A number whose divisor is zero is NaN, as in mmseg, and logged: precision if nothing is
     predicted as changed, recall if nothing has changed, all four if both. F1 is 0, not NaN, if
@@ -36,7 +36,8 @@ class CDMetric(IoUMetric):
 
     Args:
         changed_class: Number or name of the class.
-        iou_metrics: What IoUMetric returns.
+        iou_metrics: What to return besides, as IoUMetric does: any of ``'mIoU'``, ``'mFscore'``,
+            ``'mDice'``. (Two metrics that return the same names need a ``prefix`` each.)
         nan_to_num: Put this in the place of NaN.
         ignore_index: Label of pixels that do not count.
         **kwargs: As of mmseg's IoUMetric. With ``output_dir``, maps of class numbers are written,
@@ -50,7 +51,7 @@ class CDMetric(IoUMetric):
     def __init__(
         self,
         changed_class: int | str = 'changed',
-        iou_metrics: Sequence[str] = ('mFscore', 'mIoU'),
+        iou_metrics: Sequence[str] = (),
         nan_to_num: int | None = None,
         ignore_index: int = 255,
         **kwargs: Any,
@@ -86,11 +87,12 @@ class CDMetric(IoUMetric):
             results: What :meth:`process` gathered, on all ranks.
 
         Returns:
-            ``F1``, ``precision``, ``recall``, ``IoU``, ``OA``, ``kappa`` and those of IoUMetric.
+            ``F1``, ``precision``, ``recall``, ``IoU``, ``OA``, ``kappa`` and what was asked for
+            besides.
         """
-        metrics = dict(super().compute_metrics(results))
         if self.format_only:
-            return metrics
+            return dict(super().compute_metrics(results))
+        metrics = dict(super().compute_metrics(results)) if self.metrics else {}
         changed = self._index()
         # Counts of a whole test set are beyond what float32 counts.
         intersect, _, predicted, labelled = (

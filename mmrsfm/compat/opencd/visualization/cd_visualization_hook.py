@@ -24,7 +24,7 @@ class CDVisualizationHook(SegVisualizationHook):
     map is drawn; while validating the first one of every ``interval``-th batch.
 
     Args:
-        img_shape: (H, W, 3) of the canvas; by default the size of each predicted map.
+        img_shape: Not used: a canvas has the size of its map. (Open-CD's configs give it.)
         draw_on_from_to_img: Also draw on the two dates.
         draw: Whether to draw at all.
         interval: See above.
@@ -50,7 +50,7 @@ class CDVisualizationHook(SegVisualizationHook):
         backend_args: dict[str, Any] | None = None,
     ) -> None:
         super().__init__(draw, interval, show, wait_time, backend_args)
-        self.img_shape = None if img_shape is None else tuple(img_shape)
+        self.img_shape = img_shape
         self.draw_on_from_to_img = draw_on_from_to_img
         self.out_dir = out_dir
         self.test_interval = test_interval
@@ -81,7 +81,7 @@ class CDVisualizationHook(SegVisualizationHook):
     def _draw_sample(self, sample: Any, step: int, out_dir: str | None = None) -> None:
         paths = sample.img_path
         name = Path(paths[0]).name.split('.')[0]
-        shape = self.img_shape or (*sample.pred_sem_seg.shape[-2:], 3)
+        shape = (*sample.pred_sem_seg.shape[-2:], 3)
         dates = None
         if self.draw_on_from_to_img:
             dates = [
