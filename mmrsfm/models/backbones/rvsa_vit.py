@@ -25,6 +25,7 @@ from torch.utils.checkpoint import checkpoint
 from mmrsfm.checkpoints.kinship import Kinship
 from mmrsfm.errors import ConfigError
 from mmrsfm.layers.decomposed_attention import GridAttention
+from mmrsfm.layers.layer_depth import rvsa_layer_depth
 from mmrsfm.layers.position import PositionTableResizer
 from mmrsfm.layers.rvsa_attention import RVSAttention
 from mmrsfm.layers.simple_pyramid import add_pyramid, apply_pyramid
@@ -49,7 +50,8 @@ class PatchEmbedding(nn.Module):
     def forward(self, x: Tensor) -> tuple[Tensor, tuple[int, int]]:
         """Maps images (B, C, H, W) to tokens (B, N, D) and their grid (rows, columns)."""
         x = self.proj(x)
-        return x.flatten(2).transpose(1, 2), (x.shape[2], x.shape[3])
+        # Contiguous: the order in memory of the first tokens is that of all residuals after them.
+        return x.flatten(2).transpose(1, 2).contiguous(), (x.shape[2], x.shape[3])
 
 
 class MLP(nn.Module):
@@ -164,7 +166,8 @@ class RVSAViT(BaseModule):
         drop_path_rate: Stochastic depth of the last block, growing linearly from 0.
         full_rel_pos: Whether the full-attention blocks have relative positions.
         final_norm: Whether there is a LayerNorm ``norm``. It is used with ``last_layer_only``
-            alone; elsewhere the published weights hold it without using it.
+            alone; elsewhere the published weights hold it without using it. Whatever the chosen
+            outputs do not use has ``requires_grad=False``.
         last_layer_only: Whether all levels are made from the (normalised) last block, instead of
             one block each.
         with_fpn: Whether the maps go through the pyramid (strides 4, 8, 16, 32); else they are the
@@ -304,6 +307,9 @@ class RVSAViT(BaseModule):
         self.out_channels = [self.embed_dims] * (4 if last_layer_only else len(self.out_indices))
         self._resizer = PositionTableResizer(interpolate_mode)
         self.register_load_state_dict_post_hook(_forget_positions)
+        # What never runs gets no gradient: DistributedDataParallel need not look for it.
+        for module in self._idle_modules():
+            module.requires_grad_(False)
         if frozen_stages >= 0:
             self._freeze_stages()
 
@@ -413,6 +419,17 @@ class RVSAViT(BaseModule):
                 block.attn.proj.weight.div_(math.sqrt(2 * number))
                 block.mlp.fc2.weight.div_(math.sqrt(2 * number))
 
+    def _idle_modules(self) -> list[nn.Module]:
+        """Parts that the released weights have, and the chosen outputs do not need."""
+        idle: list[nn.Module] = []
+        if self.final_norm and not self.last_layer_only:
+            idle.append(self.norm)
+        if not self.with_fpn:
+            idle += [self.get_submodule(name) for name, _ in self.named_children() if 'fpn' in name]
+        if not self.last_layer_only:
+            idle += self.blocks[self.out_indices[-1] + 1 :]
+        return idle
+
     def _frozen_modules(self) -> list[nn.Module]:
         return [self.patch_embed, self.pos_drop, *self.blocks[: self.frozen_stages]]
 
@@ -446,15 +463,10 @@ class RVSAViT(BaseModule):
             0 for the embedding, l + 1 for block l, number of layers + 1 for everything else; and
             their number, number of layers + 2.
         """
-        total = self.num_layers + 2
+        last = self.num_layers + 1
         if not param_name.startswith(prefix):
-            return total - 1, total
-        name = param_name[len(prefix) :]
-        if name.startswith(('patch_embed.', 'pos_embed')):
-            return 0, total
-        if name.startswith('blocks.'):
-            return int(name.split('.')[1]) + 1, total
-        return total - 1, total
+            return last, last + 1
+        return rvsa_layer_depth(param_name[len(prefix) :], self.num_layers), last + 1
 
     def forward(self, x: Tensor) -> tuple[Tensor, ...]:
         """Encodes images.
