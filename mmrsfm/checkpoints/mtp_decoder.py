@@ -223,16 +223,30 @@ def fit_to_model(reuse: DecoderReuse, model: nn.Module) -> DecoderReuse:
     Raises:
         IncompleteLoadError: If the backbone is of another architecture.
     """
-    report = load_pretrained(model, {'state_dict': reuse.state}, layout='mmrsfm')
+    left = {reason: list(names) for reason, names in reuse.left.items()}
+    # A layer is taken whole or not at all: no old bias beside new weights. (Of the backbone, tables
+    # are resized; anything else of another shape is an error.)
+    shapes = {name: value.shape for name, value in model.state_dict().items()}
+    unfit = {
+        name.rpartition('.')[0]: f'{tuple(value.shape)} in the file, {tuple(shapes[name])} here'
+        for name, value in reversed(reuse.state.items())
+        if not name.startswith('backbone.') and value.shape != shapes.get(name, value.shape)
+    }
+    offered = {}
+    for name, value in reuse.state.items():
+        reason = unfit.get(name.rpartition('.')[0])
+        if name not in shapes or name.startswith('backbone.') or reason is None:
+            offered[name] = value
+        else:
+            left.setdefault(f'another shape: {reason}', []).append(reuse.taken[name])
+    report = load_pretrained(model, {'state_dict': offered}, layout='mmrsfm')
     now = model.state_dict()
     state = {name: now[name] for name in report.matched}
     taken = {name: reuse.taken[name] for name in report.matched}
     reordered = {name: how for name, how in reuse.reordered.items() if name in taken}
-    left = {reason: list(names) for reason, names in reuse.left.items()}
-    for name, theirs in reuse.taken.items():
+    for name in offered:
         if name not in taken:
-            reason = report.missing.get(name, 'no place in the model')
-            left.setdefault(reason, []).append(theirs)
+            left.setdefault('no place in the model', []).append(reuse.taken[name])
     return DecoderReuse(reuse.task, state, taken, reordered, left, report)
 
 

@@ -163,7 +163,7 @@ def test_command(results, monkeypatch, capsys):
     assert read(results / 'out/test.zip')['a'][1][0][:2] == ('other-ship', 0.123456789)
     (results / 'out2').mkdir()
     (results / 'out2/mine.txt').touch()
-    with pytest.raises(SystemExit, match="error: .*holds 'mine.txt'"):
+    with pytest.raises(SystemExit, match=r"error: .*holds 'mine.txt'"):
         command('txt', 'images', 'out2')
 
 
