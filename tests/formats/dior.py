@@ -162,12 +162,16 @@ def make_dior(root: Path, *, seed: int = 0, count: int = 2, size: int = 96) -> P
     }.items():
         images: list[dict[str, Any]] = []
         annotations: list[dict[str, Any]] = []
-        for stem, (_, objects) in entries.items():
+        for stem, (picture, objects) in entries.items():
             image = {'file_name': f'{stem}.jpg', 'height': size, 'width': size, 'id': len(images)}
             boxes = [(thing.label, *thing.box) for thing in objects]
             if stem == next(iter(entries)):
                 boxes += [(CLASSES.index('ship'), 10, 12, 10, 20)]
                 boxes += [(CLASSES.index('harbor'), -2, size - 9, 8, size)]
+                corner = np.array([[0, size - 9], [8, size - 9], [8, size], [0, size]])
+                picture = paint(picture, corner, colour(CLASSES.index('harbor')))
+                folder = 'JPEGImages-test' if name == 'test' else 'JPEGImages-trainval'
+                save(root / folder / f'{stem}.jpg', picture)
             for label, left, top, right, bottom in boxes:
                 width, height = right - left, bottom - top
                 annotations.append(

@@ -46,8 +46,9 @@ def patches(
                 # 0 easy, 1 difficult; the splitter gives 2 to what it cut.
                 lines.append(f'{corners} {classes[label]} {k % 2}')
             if lines:
-                # One that the window cut: its polygon leaves the patch.
-                cut = np.array([[-6.0, 2.0], [5.0, 2.0], [5.0, 9.0], [-6.0, 9.0]])
+                # One that the window cut: its polygon leaves the patch, by less than 0.3 of its
+                # area (the splitter leaves out what is seen by less than 0.7).
+                cut = np.array([[-3.0, 2.0], [8.0, 2.0], [8.0, 9.0], [-3.0, 9.0]])
                 picture = paint(picture, cut, colour(4))
                 corners = ' '.join(f'{value:.1f}' for value in cut.ravel())
                 lines.append(f'{corners} {classes[4]} 2')
