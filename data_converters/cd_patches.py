@@ -4,9 +4,9 @@
 Examples: LEVIR-CD (``{train,val,test}/{A,B,label}`` of 1024 pixels), OSCD after ``oscd_to_rgb.py``,
 and WHU-CD (one large pair, whose patches are divided at random, as is usual for it)::
 
-    python data_converters/cd_patches.py folders D/LEVIR-CD data/levir_cd
-    python data_converters/cd_patches.py folders data/oscd_whole data/oscd --size 96
-    python data_converters/cd_patches.py pair D/before.tif D/after.tif D/label.tif data/whu_cd
+    python data_converters/cd_patches.py folders D/LEVIR-CD data/levir-cd
+    python data_converters/cd_patches.py folders D/oscd data/oscd --size 96
+    python data_converters/cd_patches.py pair D/before.tif D/after.tif D/label.tif data/whu-cd
 
 give ``{train,val,test}/{A,B,label}/<image>_<row>_<column>.png``, labels 0 and 255.
 """
@@ -85,7 +85,7 @@ def plan_patches(width: int, height: int, size: int, edge: str) -> list[tuple[in
 
 def patch_name(stem: str, top: int, left: int) -> str:
     """Name of a patch: the image, first row and first column."""
-    return f'{stem}_{top:05d}_{left:05d}.png'
+    return f'{stem}_{top:04d}_{left:04d}.png'
 
 
 def find_triples(folder: str | Path) -> list[_Triple]:
@@ -286,6 +286,11 @@ def cut_pair(
     return counts
 
 
+def _fraction(text: str) -> tuple[str, float]:
+    name, _, share = text.partition('=')
+    return name, float(share)
+
+
 def main() -> None:
     """The command."""
     parser = argparse.ArgumentParser(description=__doc__.split('\n')[0])
@@ -297,12 +302,18 @@ def main() -> None:
     pair = commands.add_parser('pair', help='one large pair, whose patches are divided')
     for name in ('before', 'after', 'label', 'target'):
         pair.add_argument(name)
+    pair.add_argument(
+        '--fractions', nargs='+', metavar='SPLIT=SHARE', type=_fraction,
+        default=list(WHU_SPLIT.items()), help='share of the patches by split',
+    )  # fmt: skip
     pair.add_argument('--seed', type=int, default=0, help='seed of the division')
     for command in (folders, pair):
         command.add_argument('--size', type=int, default=256, help='side of a patch in pixels')
         command.add_argument('--edge', choices=EDGES, default='pad', help='what becomes of a rest')
     args = parser.parse_args()
     options = {key: value for key, value in vars(args).items() if key != 'command'}
+    if 'fractions' in options:
+        options['fractions'] = dict(options['fractions'])
     try:
         counts = cut_folders(**options) if args.command == 'folders' else cut_pair(**options)
     except MMRSFMError as error:

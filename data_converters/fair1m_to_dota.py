@@ -4,9 +4,9 @@
 Example, for the two parts of FAIR1M-2.0 that are trained on; both number their images from 0, so
 that the second gets a prefix::
 
-    python data_converters/fair1m_to_dota.py D/train/labelXml data/fair1m/whole/train \
+    python data_converters/fair1m_to_dota.py D/train/labelXml D/whole/train \
         --images D/train/part1/images D/train/part2/images
-    python data_converters/fair1m_to_dota.py D/validation/labelXml data/fair1m/whole/val \
+    python data_converters/fair1m_to_dota.py D/validation/labelXml D/whole/val \
         --images D/validation/images --prefix val_
 
 gives ``annfiles/*.txt`` and ``images/*.png``, which ``split_dota.py`` cuts into patches of 800.

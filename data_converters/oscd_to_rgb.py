@@ -4,7 +4,7 @@
 Example, for the three archives of the publisher, unpacked side by side::
 
     python data_converters/oscd_to_rgb.py 'D/Onera Satellite Change Detection dataset - Images' \
-        data/oscd_whole \
+        D/oscd \
         --train-labels 'D/Onera Satellite Change Detection dataset - Train Labels' \
         --test-labels 'D/Onera Satellite Change Detection dataset - Test Labels'
 

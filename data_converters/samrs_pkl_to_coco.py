@@ -32,7 +32,8 @@ from mmrsfm.utils.rgb import image_size
 _INERT = {
     'numpy.dtype', 'numpy.ndarray', 'numpy.core.multiarray.scalar',
     'numpy._core.multiarray.scalar', 'numpy.core.multiarray._reconstruct',
-    'numpy._core.multiarray._reconstruct', '_codecs.encode', 'builtins.bytes',
+    'numpy._core.multiarray._reconstruct', 'numpy.core.numeric._frombuffer',
+    'numpy._core.numeric._frombuffer', '_codecs.encode', 'builtins.bytes',
 }  # fmt: skip
 _SCALARS = ('b1', 'i1', 'i2', 'i4', 'i8', 'u1', 'u2', 'u4', 'u8', 'f2', 'f4', 'f8')
 
@@ -51,7 +52,8 @@ class _PlainUnpickler(pickle.Unpickler):
     """Builds containers, text and numbers; classes and functions are refused or kept inert."""
 
     def find_class(self, module: str, name: str) -> Callable[..., _Inert]:
-        full = f'{module}.{name}'
+        # Old protocols name modules as Python 2 did.
+        full = f'{"builtins" if module == "__builtin__" else module}.{name}'
         if full not in _INERT:
             raise pickle.UnpicklingError(f'names {full}, which is no plain data')
         # A fresh function each time: whatever a pickle does to it dies with this file.

@@ -3,7 +3,7 @@
 
 Example, for SpaceNet 1 (Rio; ``3band/3band_<name>.tif`` and ``geojson/Geo_<name>.geojson``)::
 
-    python data_converters/spacenet_to_masks.py data/spacenet_download data/spacenet
+    python data_converters/spacenet_to_masks.py D/spacenet data/spacenetv1
 
 gives ``{train,val}/{images,labels}/3band_<name>.png``, labels 0 (background) and 1 (building). The
 published split is not known; here it follows from ``--seed``, or from a list for ``--val-list``.

@@ -6,9 +6,9 @@ results are merged again; images are read in strips, so that 30000 x 30000 pixel
 memory than a few hundred rows. Examples (the published settings are ``ss`` for DOTA-2.0 and ``ms``
 for DOTA-1.0; train and val together are ``trainval``)::
 
-    python data_converters/split_dota.py data/dota/trainval --images D/train/images D/val/images \
-        --labels D/train/labelTxt D/val/labelTxt --preset ms
-    python data_converters/split_dota.py data/dota/test --images D/test/images --preset ms
+    python data_converters/split_dota.py data/split_ms_dota/trainval --preset ms \
+        --images D/train/images D/val/images --labels D/train/labelTxt D/val/labelTxt
+    python data_converters/split_dota.py data/split_ms_dota/test --images D/test/images --preset ms
 
 give ``images/<image>__<side>__<left>___<top>.png`` and ``annfiles/`` with the same names. With a
 rate of 0.5 the windows are twice as large: pictures are not resized, that is for the pipeline.

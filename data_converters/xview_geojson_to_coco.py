@@ -3,7 +3,7 @@
 
 Example; the folder holds ``xView_train.geojson`` and ``train_images/*.tif``::
 
-    python data_converters/xview_geojson_to_coco.py data/xview_download data/xview
+    python data_converters/xview_geojson_to_coco.py D/xview data/xview
 
 gives ``{train,val}/images/<image>_<number>.png`` and ``xview_{train,val}_coco_format.json``.
 

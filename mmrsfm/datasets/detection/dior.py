@@ -40,4 +40,4 @@ class DIORDataset(CheckedCocoDataset):
     layout: ClassVar[str] = (
         'JPEGImages-trainval/, JPEGImages-test/, DIOR_trainval_coco.json, DIOR_test_coco.json'
     )
-    converter: ClassVar[str] = 'python -m data_converters.dior_to_coco'
+    converter: ClassVar[str] = 'python data_converters/dior_to_coco.py'

@@ -43,4 +43,4 @@ class XViewDataset(CheckedCocoDataset):
     layout: ClassVar[str] = (
         'train/images/, val/images/, xview_train_coco_format.json, xview_val_coco_format.json'
     )
-    converter: ClassVar[str] = 'python -m data_converters.xview_to_coco'
+    converter: ClassVar[str] = 'python data_converters/xview_geojson_to_coco.py'

@@ -56,7 +56,7 @@ class DOTADataset(BaseDOTADataset):
     """
 
     layout: ClassVar[str] = 'trainval/images/, trainval/annfiles/, test/images/'
-    converter: ClassVar[str] = 'python -m data_converters.split_images'
+    converter: ClassVar[str] = 'python data_converters/split_dota.py'
     skips_degenerate: ClassVar[bool] = False
 
     def __init__(

@@ -41,6 +41,6 @@ class FAIR1MDataset(DOTADataset):
     }
     layout: ClassVar[str] = 'trainval/images/, trainval/annfiles/, test/images/'
     converter: ClassVar[str] = (
-        'python -m data_converters.fair1m_to_dota, then python -m data_converters.split_images'
+        'python data_converters/fair1m_to_dota.py, then python data_converters/split_dota.py'
     )
     skips_degenerate: ClassVar[bool] = True

@@ -36,7 +36,7 @@ class SpaceNetV1Dataset(GeoTIFFSegDataset):
         'classes': ('background', 'building'),
         'palette': [[255, 255, 255], [255, 0, 0]],
     }
-    converter: ClassVar[str] = 'python -m data_converters.spacenet_to_masks'
+    converter: ClassVar[str] = 'python data_converters/spacenet_to_masks.py'
 
     def __init__(
         self, img_suffix: str = '.png', seg_map_suffix: str = '.png', **kwargs: Any
