@@ -1,6 +1,7 @@
 # Copyright (c) mmrsfm contributors. Licensed under the Apache License 2.0.
 """Each converter as a command: help, one sentence for an error, nothing left behind."""
 
+import re
 import runpy
 import subprocess
 import sys
@@ -58,3 +59,10 @@ def test_a_command_of_its_own(tmp_path):
     )  # fmt: skip
     assert run.returncode == 0, run.stderr
     assert run.stdout.strip() == f'{tmp_path / "out"}: train 4, test 4'
+
+
+def test_the_page_names_every_command_of_a_benchmark():
+    text = (REPO / 'docs/datasets.md').read_text()
+    named = set(re.findall(r'\b(\w+)\.py\b', text))
+    assert named == set(COMMANDS) - {'loveda_server_labels'}
+    assert all((REPO / 'data_converters' / f'{name}.py').is_file() for name in COMMANDS)
