@@ -101,9 +101,13 @@ class ResumableLoop:
         elif hasattr(batch_sampler, 'sampler'):
             self._indices = AddressedIndices(sampler)
             batch_sampler.sampler = self._indices  # type: ignore[union-attr]
-        # Batch samplers of other libraries take indices from the sampler in ways of their own.
-        self._knows_position = self._sampler is not None and type(batch_sampler) is BatchSampler
         batch_size = getattr(batch_sampler, 'batch_size', None) or 1
+        # Batch samplers of other libraries take indices from the sampler in ways of their own. That
+        # of mmdet keeps their order where a batch is one image: there is nothing to group.
+        in_order = type(batch_sampler) is BatchSampler or (
+            type(batch_sampler).__name__ == 'AspectRatioBatchSampler' and batch_size == 1
+        )
+        self._knows_position = self._sampler is not None and in_order
         self._samples_per_step = int(batch_size) * get_world_size()
 
     def _wrap_collate(self) -> None:

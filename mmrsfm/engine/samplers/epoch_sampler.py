@@ -37,13 +37,14 @@ class EpochSampler(Sampler):
     The training loop reports what was used through :meth:`advance`.
 
     Args:
-        dataset: The dataset; only its length is used.
+        dataset: The dataset; of it only the length is used here.
         shuffle: Whether to permute; otherwise in the order of the dataset.
         seed: Seed of the permutations, the same on every rank. ``None`` draws one and shares it.
         round_up: Whether to pad an epoch to equal shares, see above.
         infinite: Whether epochs follow one another within one iteration.
 
     Attributes:
+        dataset: The dataset, for batch samplers that look at the images (mmdet's by aspect ratio).
         epoch: The epoch of the next sample.
         position: Number of samples, of all ranks together, that were used: of this epoch, or of the
             whole stream in the infinite mode.
@@ -60,6 +61,7 @@ class EpochSampler(Sampler):
         round_up: bool = True,
         infinite: bool = False,
     ) -> None:
+        self.dataset = dataset
         self.size = len(dataset)
         if self.size == 0:
             raise DatasetNotFoundError(

@@ -1,0 +1,91 @@
+# Copyright (c) mmrsfm contributors. Licensed under the Apache License 2.0.
+"""Every data set of MTP: two steps, a validation and a test of its config, made small."""
+
+import importlib
+import json
+import math
+import multiprocessing.dummy
+import zipfile
+from pathlib import Path
+
+import pytest
+from mmengine.hooks import Hook
+
+from mmrsfm.engine.run_config import build_runner
+from tests.formats import MAKERS
+from tests.test_configs.tiny_mtp import DATA, tiny_config
+
+RUNS = [
+    *((folder, 'rvsa-base_mtp-pre') for folder in DATA),
+    *((folder, 'internimage-xl_mtp-pre') for folder in ('xview', 'dota1', 'loveda', 'oscd')),
+]
+
+
+class Witness(Hook):
+    """What the training did."""
+
+    priority = 'VERY_LOW'
+
+    def __init__(self):
+        self.losses = []
+        self.idle = set()
+
+    def before_train(self, runner):
+        for name, weight in runner.model.named_parameters():
+            if weight.requires_grad:
+                self.idle.add(name)
+                weight.register_post_accumulate_grad_hook(
+                    lambda _, name=name: self.idle.discard(name)
+                )
+
+    def after_train_iter(self, runner, batch_idx, data_batch=None, outputs=None):
+        self.losses.append(float(outputs['loss']))
+
+
+@pytest.mark.parametrize(('folder', 'start'), RUNS, ids=['-'.join(run) for run in RUNS])
+def test_trains_two_steps_and_tests(folder, start, tmp_path, monkeypatch):
+    if folder in ('dior_r', 'dota1', 'dota2'):
+        # mmrotate's mean average precision spawns four processes: threads do for six images.
+        mean_ap = importlib.import_module('mmrotate.evaluation.functional.mean_ap')
+        monkeypatch.setattr(mean_ap, 'get_context', lambda _: multiprocessing.dummy)
+    name, options = DATA[folder]
+    data = MAKERS[name](tmp_path / 'data', **options)
+    cfg = tiny_config(folder, data, start)
+    cfg.work_dir = str(tmp_path / 'work')
+    runner = build_runner(cfg)
+    witness = Witness()
+    runner.register_hook(witness)
+    runner.train()
+    assert len(witness.losses) == 2
+    assert all(map(math.isfinite, witness.losses))
+    # DDP stops at a parameter without a gradient, unless it is told to look for them.
+    assert not witness.idle or cfg.get('find_unused_parameters'), sorted(witness.idle)
+    assert all(one.startswith(('backbone.fpn1.', 'backbone.fpn2.')) for one in witness.idle)
+    metrics = runner.test()
+    check_outcome(folder, metrics, tmp_path / 'work', data)
+
+
+def check_outcome(folder: str, metrics: dict, work_dir: Path, data: Path) -> None:
+    written = work_dir / 'submission'
+    if folder in ('dota1', 'dota2'):
+        (archive,) = written.rglob('*.zip')
+        names = zipfile.ZipFile(archive).namelist()
+        assert len(names) == (15 if folder == 'dota1' else 18)
+        assert all(one.startswith('Task1_') for one in names)
+    elif folder == 'fair1m':
+        (archive,) = written.rglob('*.zip')
+        whole = {path.stem.split('__')[0] for path in (data / 'test' / 'images').iterdir()}
+        assert {Path(one).stem for one in zipfile.ZipFile(archive).namelist()} == whole
+    elif folder == 'loveda':
+        (archive,) = written.rglob('*.zip')
+        images = {path.name for path in (data / 'test' / 'images').iterdir()}
+        assert {Path(one).name for one in zipfile.ZipFile(archive).namelist()} == images
+    else:
+        wanted = {
+            'eurosat': 'accuracy/top1', 'resisc45': 'accuracy/top5', 'xview': 'coco/bbox_mAP_50',
+            'dior': 'coco/bbox_mAP_50', 'dior_r': 'dota/mAP', 'spacenetv1': 'mIoU',
+        }.get(folder, 'mIoU')  # fmt: skip
+        assert math.isfinite(metrics[wanted]), json.dumps(metrics, default=str)
+        assert not written.exists()
+    if folder in ('oscd', 'whu_cd', 'levir_cd', 'cdd'):
+        assert any('f1' in name.lower() for name in metrics), sorted(metrics)
