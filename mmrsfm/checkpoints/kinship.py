@@ -3,14 +3,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 
 from torch import nn
 
 from mmrsfm.checkpoints.layout import RenamingLayout, StateDict, get_layout
-from mmrsfm.checkpoints.report import LoadReport
-from mmrsfm.errors import UnknownLayoutError
+from mmrsfm.checkpoints.report import LoadReport, compact
+from mmrsfm.errors import IncompleteLoadError, UnknownLayoutError
 
 _BACKBONE = 'backbone.'
 
@@ -52,7 +53,8 @@ def adopt(
     """Gives the entries of a checkpoint the names of a backbone that is kin to theirs.
 
     Also leaves aside what the backbone states as ``unused_weights`` (patterns of names that its
-    released files hold without any use).
+    released files hold without any use), and refuses what it states as ``decisive_weights``
+    (patterns of names whose presence changes what all others compute) and has no place for.
 
     Args:
         offered: The checkpoint's entries under our names; those of the backbone begin with
@@ -64,6 +66,9 @@ def adopt(
     Returns:
         The entries under the names of the module, and patterns of names in the module that may
         keep their initial values, each with the reason.
+
+    Raises:
+        IncompleteLoadError: If there are decisive weights without a place.
     """
     backbone = module.backbone if whole else module
     prefix = _BACKBONE if whole else ''
@@ -79,10 +84,18 @@ def adopt(
         reason = f'{kinship.family} has none, by design'
         allowed = {prefix + pattern: reason for pattern in kinship.lacking}
     known = set(module.state_dict(keep_vars=True))
-    aside = [
-        name
-        for name in offered
-        if name not in known and any(fnmatchcase(name, prefix + pattern) for pattern in unused)
-    ]
+    homeless = [name for name in offered if name not in known]
+
+    def select(patterns: Iterable[str]) -> list[str]:
+        return [n for n in homeless if any(fnmatchcase(n, prefix + p) for p in patterns)]
+
+    other = select(getattr(backbone, 'decisive_weights', ()))
+    if other:
+        raise IncompleteLoadError(
+            f'the checkpoint holds {compact(other)}, without which its other weights compute '
+            f'something else, and {type(backbone).__name__} as it was built has no place for them. '
+            'Correct its arguments. Nothing was loaded.'
+        )
+    aside = select(unused)
     report.dropped += aside
     return {name: value for name, value in offered.items() if name not in aside}, allowed

@@ -134,7 +134,7 @@ class DCNv3(nn.Module):
         offset = self.offset(features)
         mask = self.mask(features)
         per_group = (*mask.shape[:3], self.geometry.groups, -1)
-        mask = F.softmax(mask.view(per_group), dim=-1).view(mask.shape)
+        mask = _softmax_over_taps(mask.view(per_group)).view(mask.shape)
         sampled = self._sample(value, offset, mask)
         if self.center_feature_scale:
             share = F.linear(
@@ -153,7 +153,7 @@ class DCNv3(nn.Module):
     def _sample(self, value: Tensor, offset: Tensor, mask: Tensor) -> Tensor:
         if self.impl == 'compiled':
             return dcn_v3_compiled(value, offset, mask, self.geometry)
-        if self.impl == 'auto' and value.is_cuda and _Extension.usable():
+        if self.impl == 'auto' and _on_its_device(value) and _Extension.usable():
             try:
                 return dcn_v3_compiled(value, offset, mask, self.geometry)
             except RuntimeError as error:
@@ -166,6 +166,20 @@ class DCNv3(nn.Module):
         """Shows what no submodule shows."""
         settings = ', '.join(f'{k}={v}' for k, v in self.geometry._asdict().items())
         return f'channels={self.channels}, {settings}, impl={self.impl!r}'
+
+
+def _on_its_device(value: Tensor) -> bool:
+    """Whether the extension has code for where a tensor is."""
+    return value.is_cuda
+
+
+def _softmax_over_taps(x: Tensor) -> Tensor:
+    """Softmax over the last dimension, by way of the first.
+
+    On a CPU, PyTorch's softmax over so few numbers lying side by side takes ten times as long as
+    over numbers that lie far apart, where it computes many of them at once.
+    """
+    return x.movedim(-1, 0).contiguous().softmax(dim=0).movedim(0, -1).contiguous()
 
 
 class _Extension:

@@ -112,11 +112,13 @@ class _Samples(NamedTuple):
     fx: Tensor
     fy: Tensor
     corner: Tensor
-    in_x: Tensor
-    in_y: Tensor
+    in_x: Tensor | None
+    in_y: Tensor | None
 
 
-def _locate(value: Tensor, offset: Tensor, geometry: DCNv3Geometry) -> _Samples:
+def _locate(
+    value: Tensor, offset: Tensor, geometry: DCNv3Geometry, for_gradient: bool = False
+) -> _Samples:
     kernel, stride, pad, dilation, groups, scale = geometry
     count, height, width, _ = value.shape
     rows, columns = offset.shape[1:3]
@@ -130,8 +132,8 @@ def _locate(value: Tensor, offset: Tensor, geometry: DCNv3Geometry) -> _Samples:
     regular_y = v.view(1, rows, 1, 1, 1) + steps.repeat(kernel)
     x = torch.add(regular_x, offset[..., 0], alpha=scale)
     y = torch.add(regular_y, offset[..., 1], alpha=scale)
-    in_x = (x >= -1) & (x <= width)
-    in_y = (y >= -1) & (y <= height)
+    in_x = (x >= -1) & (x <= width) if for_gradient else None
+    in_y = (y >= -1) & (y <= height) if for_gradient else None
     # One ring of zeros around the map is all that the outside needs: there it is zero anyway.
     x, y = x.clamp_(-1, width), y.clamp_(-1, height)
     x0 = x.floor().clamp_(max=width - 1)
@@ -196,7 +198,7 @@ class _Sampling(torch.autograd.Function):
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         value, offset, mask = ctx.saved_tensors
         geometry = ctx.geometry
-        samples = _locate(value, offset, geometry)
+        samples = _locate(value, offset, geometry, for_gradient=True)
         entries, weights = _bags(samples, mask, value.shape[2], geometry)
         grad = grad.reshape(-1, value.shape[3] // geometry.groups)
         grad_value = grad_offset = grad_mask = None
@@ -217,6 +219,8 @@ def _grad_of_samples(
     grad: Tensor, samples: _Samples, mask: Tensor, geometry: DCNv3Geometry
 ) -> tuple[Tensor, Tensor]:
     fx, fy, corner, in_x, in_y = samples
+    assert in_x is not None
+    assert in_y is not None
     mask = mask.view(corner.shape)
     left_up, right_up, left_down, right_down = grad.view(*corner.shape, 4).unbind(-1)
     up = torch.lerp(left_up, right_up, fx)

@@ -117,7 +117,22 @@ def rvsa(depth=2, decoder_depth=1, prefix='', decoder=''):
     return state
 
 
+def intern_image(depth=2, decoder_depth=1, prefix='', head=''):
+    state = {f'{prefix}patch_embed.conv1.weight': torch.randn(2, 3, 3, 3)}
+    for index in range(depth):
+        for name in ('norm1.0', 'dcn.offset', 'dcn.dw_conv.1.1', 'mlp.fc1'):
+            state[f'{prefix}levels.0.blocks.{index}.{name}.weight'] = torch.randn(4)
+    state[f'{prefix}levels.0.downsample.norm.1.bias'] = torch.randn(4)
+    for index in range(decoder_depth):
+        state[f'{head}.{index}.weight'] = torch.randn(2)
+    return state
+
+
 EXAMPLES = {
+    'intern_image': lambda **kwargs: intern_image(head='conv_head', **kwargs),
+    'intern_image_finetuned': lambda **kwargs: intern_image(
+        prefix='backbone.', head='neck.convs', **kwargs
+    ),
     'mtp_encoder': rvsa,
     'mtp_model': lambda **kwargs: rvsa(
         prefix='encoder.', decoder='rotdetdecoder.neck.convs', **kwargs
