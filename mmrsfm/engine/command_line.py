@@ -19,7 +19,7 @@ EXIT_FAILED, EXIT_USAGE, EXIT_INTERRUPTED, EXIT_NO_READER = 1, 2, 130, 141
 
 
 class _ConfigOptions(DictAction):
-    """MMEngine's action, with a usage error for what is no KEY=VALUE."""
+    """MMEngine's action; what is no KEY=VALUE is a usage error, and blanks in strings are kept."""
 
     def __call__(
         self,
@@ -32,6 +32,11 @@ class _ConfigOptions(DictAction):
             if '=' not in value:
                 parser.error(f'argument {option_string}: {value!r} is not KEY=VALUE')
         super().__call__(parser, namespace, values, option_string)
+        options = getattr(namespace, self.dest)
+        for key, text in (value.split('=', 1) for value in values):
+            # MMEngine takes every blank out, of folders and of names too.
+            if isinstance(options[key], str):
+                options[key] = text.strip('\'"')
 
 
 def add_config_arguments(parser: argparse.ArgumentParser) -> None:

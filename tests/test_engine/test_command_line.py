@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from mmrsfm.engine.command_line import EXIT_NO_READER, run_command
+from mmrsfm.engine.command_line import EXIT_NO_READER, add_config_arguments, run_command
 
 INSPECT = Path(__file__).resolve().parents[2] / 'tools/model_converters/inspect_checkpoint.py'
 
@@ -34,3 +34,14 @@ def test_another_pipe_that_breaks_is_no_matter_of_the_output():
     parser.add_argument('--debug', action='store_true')
     with pytest.raises(BrokenPipeError, match='of a worker'):
         run_command(main, parser, [])
+
+
+def test_options_keep_the_blanks_of_strings():
+    parser = argparse.ArgumentParser()
+    add_config_arguments(parser)
+    options = ['a.b=University of X', "root='/my data/x'", 'c=[1, 2]', 'd=(a, b)', 'e=None', 'f= 3']
+    found = parser.parse_args(['x.py', '--cfg-options', *options, 'g=x=y z']).cfg_options
+    assert found == {
+        'a.b': 'University of X', 'root': '/my data/x', 'c': [1, 2], 'd': ('a', 'b'), 'e': None,
+        'f': 3, 'g': 'x=y z',
+    }  # fmt: skip
