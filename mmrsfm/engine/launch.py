@@ -134,7 +134,10 @@ def configure_distributed(cfg: Config, place: Rank | None, launcher: str) -> Non
     """Adapts a config to the process group that :func:`init_distributed` made.
 
     Sets ``cfg.launcher``; on a CPU it also gives the model wrapper ``device_ids=None``, which
-    MMEngine's default does not, and keeps ``find_unused_parameters``.
+    MMEngine's default does not, and keeps ``find_unused_parameters``. Synchronised batch norms
+    exist on GPUs only, and DistributedDataParallel refuses a model that has one on a CPU: there
+    they become plain ones (the same parameters and state dict; each rank takes the statistics of
+    its own images), with a message.
 
     Args:
         cfg: The config, changed in place.
@@ -154,6 +157,13 @@ def configure_distributed(cfg: Config, place: Rank | None, launcher: str) -> Non
     elif 'FullyShardedDataParallel' in str(wrapper['type']):
         wrapper.setdefault('device_id', 'cpu')
     cfg.model_wrapper_cfg = wrapper
+    converts = cfg.pop('sync_bn', None)
+    if _replace_sync_batch_norm(cfg.get('model')) or converts:
+        print_log(
+            'SyncBN runs on GPUs only: on a CPU each rank takes the statistics of its own images.',
+            logger='current',
+            level=30,
+        )
 
 
 def shut_down() -> None:
@@ -270,6 +280,19 @@ def _read_mpi(environ: Mapping[str, str], port: int | None) -> Rank:
         master_addr=host,
         master_port=_port(environ, port, _derived_port(job)),
     )
+
+
+def _replace_sync_batch_norm(value: Any) -> int:
+    """Writes BN for every SyncBN in a part of a config, and returns how many there were."""
+    if isinstance(value, (list, tuple)):
+        return sum(_replace_sync_batch_norm(entry) for entry in value)
+    if not isinstance(value, MutableMapping):
+        return 0
+    count = sum(_replace_sync_batch_norm(entry) for entry in list(value.values()))
+    if value.get('type') in ('SyncBN', 'MMSyncBN'):
+        value['type'] = 'BN'
+        count += 1
+    return count
 
 
 def _number(environ: Mapping[str, str], launcher: str, names: tuple[str, ...], hint: str) -> int:

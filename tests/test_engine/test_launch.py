@@ -139,6 +139,12 @@ def test_model_wrapper_on_the_cpu(monkeypatch, unused):
     cfg = Config(dict(model_wrapper_cfg=dict(type='MMFullyShardedDataParallel')))
     configure_distributed(cfg, place, 'slurm')
     assert cfg.model_wrapper_cfg == dict(type='MMFullyShardedDataParallel', device_id='cpu')
+    # DistributedDataParallel refuses SyncBN on a CPU.
+    norm = dict(type='SyncBN', requires_grad=True)
+    cfg = Config(dict(sync_bn='torch', model=dict(norm_cfg=norm, heads=[dict(norm_cfg=norm)])))
+    configure_distributed(cfg, place, 'pytorch')
+    assert cfg.model.norm_cfg == cfg.model.heads[0].norm_cfg == dict(norm, type='BN')
+    assert 'sync_bn' not in cfg
     cfg = Config()
     configure_distributed(cfg, None, 'none')
     assert cfg.launcher == 'none'

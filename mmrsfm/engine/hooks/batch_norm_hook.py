@@ -1,15 +1,12 @@
 # Copyright (c) mmrsfm contributors. Licensed under the Apache License 2.0.
-"""Batch normalisation that does not end a run for which the batch or the machine is too small."""
+"""Batch normalisation that does not end a run whose batches are too small for it."""
 
 from __future__ import annotations
 
 from typing import Any
 
-import torch
-from mmengine.dist import is_distributed
 from mmengine.hooks import Hook
-from mmengine.model import is_model_wrapper, revert_sync_batchnorm
-from torch import nn
+from mmengine.model import is_model_wrapper
 
 from mmrsfm.layers.batch_norm import guard_batch_norm
 from mmrsfm.registry import HOOKS
@@ -17,32 +14,20 @@ from mmrsfm.registry import HOOKS
 
 @HOOKS.register_module()
 class BatchNormHook(Hook):
-    """Lets configs that were made for eight GPUs train on one, or on a CPU.
+    """Lets configs that were made for eight GPUs train on one, with one image at a time.
 
-    * One image a GPU: layers behind a 1x1 pool (the pyramid of PSP and UPerNet) get one value a
-      channel, and PyTorch raises "Expected more than 1 value per channel when training". Such
-      batches are normalised by the running statistics; see
-      :func:`mmrsfm.layers.batch_norm.guard_batch_norm`. All others are treated as ever.
-    * SyncBN on a CPU: it exists on GPUs only ("expected input tensor to be on GPU"). With several
-      ranks on CPUs, layers take the statistics of their own rank, with a message. (With one rank
-      MMEngine replaces them by itself, on a GPU too.)
+    Layers behind a 1x1 pool (the pyramid of PSP and UPerNet) get one value a channel then, and
+    PyTorch raises "Expected more than 1 value per channel when training". Such batches are
+    normalised by the running statistics; see :func:`mmrsfm.layers.batch_norm.guard_batch_norm`. All
+    others are treated as ever. Parameters, names and state dicts do not change.
 
-    Parameters, names and state dicts do not change.
+    (SyncBN where there is no GPU, or one process: MMEngine makes plain layers of it in a single
+    process, and :func:`mmrsfm.engine.launch.configure_distributed` where there are several.)
     """
 
     priority = 'VERY_HIGH'
 
     def before_train(self, runner: Any) -> None:
         """Prepares the model; on every rank."""
-        wrapped = is_model_wrapper(runner.model)
-        model = runner.model.module if wrapped else runner.model
-        if is_distributed() and not torch.cuda.is_available():
-            synchronised = sum(isinstance(norm, nn.SyncBatchNorm) for norm in model.modules())
-            if synchronised:
-                runner.logger.warning(
-                    f'{synchronised} SyncBN layers run on GPUs only: here each rank takes the '
-                    'statistics of its own images.'
-                )
-                # The parameters stay the same objects, which the wrapper and the optimizer hold.
-                revert_sync_batchnorm(model)
+        model = runner.model.module if is_model_wrapper(runner.model) else runner.model
         guard_batch_norm(model)
