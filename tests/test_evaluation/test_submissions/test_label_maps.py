@@ -29,12 +29,12 @@ def sample(path, labels):
     return element
 
 
-def run(kind, samples, classes, **arguments):
+def run(kind, samples, classes, size=None, **arguments):
     evaluator = Evaluator([dict(type=f'mmrsfm.{kind}', **arguments)])
     evaluator.dataset_meta = {'classes': classes}
     for one in samples:
         evaluator.process([one], None)
-    return evaluator.evaluate(len(samples))
+    return evaluator.evaluate(size or len(samples))
 
 
 def read_zip(path):
