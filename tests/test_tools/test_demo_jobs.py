@@ -129,28 +129,27 @@ class TestSampleData:
 
 class TestPrepareOnce:
     def test_made_once_and_again_for_another_source(self, tmp_path):
-        source, target, made = tmp_path / 'source', tmp_path / 'data', []
-        source.mkdir()
-        (source / '.complete').write_text('one')
+        origin, target, made = tmp_path / 'stamp', tmp_path / 'data', []
+        origin.write_text('one')
 
-        def build(folder):
+        def build(source, folder):
             made.append(folder)
             (folder / f'file{len(made)}').touch()
 
-        stamp = jobs.prepare_once(target, build, source)
-        assert jobs.prepare_once(target, build, source) == stamp == target / '.complete'
+        stamp = jobs.prepare_once(target, build, tmp_path, origin)
+        assert jobs.prepare_once(target, build, tmp_path, origin) == stamp == target / '.complete'
         assert len(made) == 1
-        (source / '.complete').write_text('two')
-        jobs.prepare_once(target, build, source)
+        origin.write_text('two')
+        jobs.prepare_once(target, build, tmp_path, origin)
         assert {path.name for path in target.iterdir()} == {'file2', '.complete'}
 
     def test_a_failure_leaves_nothing_that_looks_done(self, tmp_path):
-        (tmp_path / '.complete').write_text('')
+        (tmp_path / 'stamp').touch()
 
-        def build(folder):
+        def build(source, folder):
             (folder / 'half').touch()
             raise RuntimeError
 
         with pytest.raises(RuntimeError):
-            jobs.prepare_once(tmp_path / 'data', build, tmp_path)
+            jobs.prepare_once(tmp_path / 'data', build, tmp_path, tmp_path / 'stamp')
         assert not (tmp_path / 'data').exists()

@@ -20,7 +20,7 @@ from rasterio.errors import RasterioError
 from rasterio.features import rasterize
 from shapely.geometry import MultiPolygon, Polygon, box, shape
 
-from mmrsfm.errors import CorruptImageError, DatasetNotFoundError
+from mmrsfm.errors import ConfigError, CorruptImageError, DatasetNotFoundError
 
 SCENE = 'sample_geotiff.tif'
 LABELS = 'geotiff_labels.geojson'
@@ -90,6 +90,8 @@ def read_buildings(path: Path, transform: rasterio.Affine) -> list[Polygon]:
     if not path.is_file():
         raise DatasetNotFoundError('no such file of polygons', path=path)
     inverse = ~transform
+    turn = np.array([[inverse.a, inverse.d], [inverse.b, inverse.e]])
+    origin = (inverse.c, inverse.f)
     found = []
     try:
         for feature in json.loads(path.read_text())['features']:
@@ -97,7 +99,7 @@ def read_buildings(path: Path, transform: rasterio.Affine) -> list[Polygon]:
             parts = geometry.geoms if isinstance(geometry, MultiPolygon) else [geometry]
             for part in parts:
                 rings = [
-                    [inverse * (point[0], point[1]) for point in ring.coords]
+                    np.asarray(ring.coords)[:, :2] @ turn + origin
                     for ring in (part.exterior, *part.interiors)
                 ]
                 found.append(Polygon(rings[0], rings[1:]).buffer(0))
@@ -183,6 +185,9 @@ def remove_buildings(
 
     Returns:
         uint8 (H, W).
+
+    Raises:
+        ConfigError: If there is no ground without buildings that is large enough.
     """
     out = image.astype(np.float32)
     for polygon in polygons:
@@ -197,6 +202,10 @@ def remove_buildings(
         anchor = (width - 1 - width // 2, height - 1 - height // 2)
         taken = cv2.dilate(occupied, np.ones((height, width), np.uint8), anchor=anchor)
         free = np.argwhere(taken[height : -height or None, width : -width or None] == 0)
+        if not len(free):
+            raise ConfigError(
+                f'nowhere in the area are {height} x {width} pixels without a building'
+            )
         row, column = free[rng.integers(len(free))] + (height, width)
         row, column = row - height // 2, column - width // 2
         donor = ground[row : row + height, column : column + width].astype(np.float32)

@@ -20,6 +20,7 @@ from data_converters.spectral_index_labels import IGNORE, label_scene
 from data_converters.stack_bands import find_bands, stack_bands
 
 CLASSES = ('water', 'coast', 'vegetation', 'bare_built')
+PALETTE = ((30, 90, 200), (90, 200, 220), (40, 150, 60), (205, 165, 110))
 SPLITS = {'train': 0.60, 'val': 0.15, 'test': 0.25}
 
 

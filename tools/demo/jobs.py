@@ -181,19 +181,22 @@ def read_metrics(folder: Path) -> dict[str, float]:
     return json.loads(newest.read_text().splitlines()[-1])
 
 
-def prepare_once(target: Path, build: Callable[[Path], None], source: Path) -> Path:
+def prepare_once(
+    target: Path, build: Callable[[Path, Path], object], source: Path, origin: Path
+) -> Path:
     """Makes a folder of data unless it is there and was made by the same code from the same source.
 
     Args:
         target: The folder.
-        build: Fills a folder that is given to it.
-        source: The unpacked sample with its ``.complete`` stamp.
+        build: Makes it: takes the source and the folder to fill.
+        source: The folder that it is made from.
+        origin: A file that changes with the source: the stamp of the download.
 
     Returns:
         The stamp of the folder: an input of the jobs that read the data.
     """
     code = Path(build.__code__.co_filename).read_bytes()
-    digest = hashlib.sha256(code + (source / '.complete').read_bytes()).hexdigest()
+    digest = hashlib.sha256(code + origin.read_bytes()).hexdigest()
     stamp = target / '.complete'
     if stamp.exists() and stamp.read_text() == digest:
         return stamp
@@ -201,7 +204,7 @@ def prepare_once(target: Path, build: Callable[[Path], None], source: Path) -> P
     for folder in (partial, target):
         shutil.rmtree(folder, ignore_errors=True)
     partial.mkdir(parents=True)
-    build(partial)
+    build(source, partial)
     (partial / '.complete').write_text(digest)
     partial.rename(target)
     return stamp
