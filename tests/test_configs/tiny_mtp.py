@@ -4,9 +4,11 @@
 from pathlib import Path
 from typing import Any
 
+import torch
 from mmengine.config import Config
 
 from mmrsfm.engine.run_config import load_config, set_dataloader_defaults
+from mmrsfm.registry import MODELS
 
 CONFIGS = Path(__file__).resolve().parents[2] / 'configs' / 'mtp'
 # Folder below configs/mtp -> (key of tests.formats.MAKERS, its arguments). Counts are such that an
@@ -41,11 +43,32 @@ def config_file(folder: str, start: str = 'rvsa-base_mtp-pre') -> Path:
     return found
 
 
-def tiny_config(folder: str, data: Path, start: str = 'rvsa-base_mtp-pre') -> Config:
+def released_file(start: str, path: Path) -> Path:
+    """A file as MTP releases its encoders, with random weights of the tiny backbones."""
+    if start.startswith('rvsa'):
+        # Pretrained on other sides than any of the tiny images, with parts that not all tasks use.
+        backbone = dict(type='mmrsfm.RVSAViT', arch='tiny', img_size=80, final_norm=True)
+    else:
+        backbone = dict(type='mmrsfm.InternImage', arch=INTERN)
+    model = MODELS.build(backbone)
+    model.init_weights()
+    torch.save({'state_dict': model.state_dict()}, path)
+    return path
+
+
+def tiny_config(
+    folder: str, data: Path, start: str = 'rvsa-base_mtp-pre', checkpoint: Path | None = None
+) -> Config:
     """A published config with a small backbone and head, on generated data.
 
     Everything else is as published: pipelines (with smaller sides), loss, optimizer groups, hooks,
     evaluators.
+
+    Args:
+        folder: Below configs/mtp.
+        data: The generated data.
+        start: How the name of the config begins.
+        checkpoint: From :func:`released_file`; ``None``: random weights.
     """
     cfg = load_config(config_file(folder, start))
     set_dataloader_defaults(cfg)
@@ -63,7 +86,9 @@ def tiny_config(folder: str, data: Path, start: str = 'rvsa-base_mtp-pre') -> Co
         model.backbone.arch = INTERN
         channels = [16, 32, 64, 128]
         cfg.optim_wrapper.paramwise_cfg.update(num_layers=4, depths=[1, 1, 1, 1])
-    model.backbone.init_cfg = None
+    model.backbone.init_cfg.checkpoint = str(checkpoint)
+    if checkpoint is None:
+        model.backbone.init_cfg = None
     scope = cfg.default_scope
     if scope == 'mmpretrain':
         model.head.in_channels = channels[-1]

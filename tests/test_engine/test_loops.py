@@ -166,6 +166,40 @@ def test_resume_with_another_batch_size_continues_at_the_sample(tmp_path):
     assert sorted(used + rest.samples[0]) == list(range(10))
 
 
+TWO_PARTS = {
+    'train_dataloader.dataset': dict(
+        _delete_=True,
+        type='ConcatDataset',
+        ignore_keys=['DATASET_TYPE'],
+        datasets=[dict(type='ToyDataset', size=6), dict(type='ToyDataset', size=4)],
+    ),
+    'train_dataloader.batch_sampler': dict(type='mmdet.AspectRatioBatchSampler'),
+}
+
+
+def test_batches_of_like_aspect_from_two_datasets(tmp_path):
+    runner, trace = train(tmp_path, tmp_path, **EPOCHS, **TWO_PARTS)
+    assert len(runner.train_dataloader.dataset) == 10
+    for epoch in range(3):
+        batches = trace.samples[5 * epoch : 5 * epoch + 5]
+        assert sorted(flat(batches)) == sorted([*range(6), *range(4)])
+        # Odd ones are as wide as high, even ones are narrower; what is left over is mixed.
+        assert all(len({index % 2 for index in batch}) == 1 for batch in batches[:4])
+    assert trace.samples[:5] != trace.samples[5:10]
+
+
+def test_one_image_a_batch_by_aspect_resumes_within_an_epoch(tmp_path):
+    options = {**EPOCHS, **EVERY_4, **TWO_PARTS, 'train_dataloader.batch_size': 1}
+    options['train_cfg.max_epochs'] = 2
+    whole, trace = train(tmp_path, tmp_path / 'whole', **options)
+    train(tmp_path, tmp_path / 'cut', interrupt=14, **options)
+    path = tmp_path / 'cut' / 'iter_12.pth'
+    resumed, rest = train(tmp_path, tmp_path / 'cut', **options, load_from=str(path), resume=True)
+    assert rest.samples == trace.samples[12:]
+    assert rest.batches == trace.batches[12:]
+    assert equal(whole.model.state_dict(), resumed.model.state_dict())
+
+
 def test_resume_with_another_dataset_is_refused(tmp_path):
     train(tmp_path, tmp_path, interrupt=6, **EPOCHS)
     with pytest.raises(CheckpointError, match='has 9 now'):

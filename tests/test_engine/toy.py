@@ -55,7 +55,10 @@ class ToyDataset(BaseDataset):
         super().__init__(serialize_data=False, **kwargs)
 
     def load_data_list(self):
-        return [{'index': i, 'img_path': f'tile_{i}.tif'} for i in range(self.size)]
+        return [
+            {'index': i, 'img_path': f'tile_{i}.tif', 'width': 2 + i % 2, 'height': 3}
+            for i in range(self.size)
+        ]
 
     def prepare_data(self, idx):
         index = self.get_data_info(idx)['index']

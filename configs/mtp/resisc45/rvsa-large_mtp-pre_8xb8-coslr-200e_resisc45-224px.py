@@ -7,4 +7,3 @@ model = dict(
     head=dict(in_channels=_base_.channels[-1]),
 )
 optim_wrapper = _base_.layer_decay
-find_unused_parameters = True  # of the pyramid

@@ -7,4 +7,3 @@ model = dict(
     decode_head=dict(in_channels=_base_.channels, encoder_channels=_base_.channels),
 )
 optim_wrapper = _base_.layer_decay
-find_unused_parameters = True  # of the pyramid

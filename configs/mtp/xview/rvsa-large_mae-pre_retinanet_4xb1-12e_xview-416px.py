@@ -7,4 +7,4 @@ model = dict(
     neck=dict(in_channels=_base_.channels),
 )
 optim_wrapper = _base_.layer_decay
-find_unused_parameters = True  # the map of stride 4
+find_unused_parameters = True  # RetinaNet leaves the map of stride 4

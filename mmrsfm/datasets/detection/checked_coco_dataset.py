@@ -56,10 +56,14 @@ class CheckedCocoDataset(CocoDataset):
         self._check_categories(source)
         return samples
 
+    def COCOAPI(self, path: str) -> Any:  # noqa: N802 (mmdet's name of the reader)
+        """Reads the file as mmdet does, and keeps its categories."""
+        read = super().COCOAPI(path)
+        self._categories = {number: one['name'] for number, one in read.cats.items()}
+        return read
+
     def _check_categories(self, source: Path) -> None:
-        with source.open(encoding='utf-8') as file:
-            listed = {one['id']: one['name'] for one in json.load(file)['categories']}
-        found = [listed[number] for number in self.cat_ids]
+        found = [self._categories[number] for number in self.cat_ids]
         wanted = list(self.metainfo['classes'])
         if found == wanted:
             return

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from mmseg.datasets import BaseSegDataset
 
@@ -39,6 +39,9 @@ class GeoTIFFSegDataset(BaseSegDataset):
         DatasetNotFoundError: A folder is missing or empty, or an image has no label map.
     """
 
+    # The command that makes the layout from the published files, of datasets that have one.
+    converter: ClassVar[str] = ''
+
     def __init__(
         self,
         band_names: Sequence[str] | None = None,
@@ -60,6 +63,8 @@ class GeoTIFFSegDataset(BaseSegDataset):
             f"Expected: images (*{self.img_suffix}) in data_prefix['img_path'] and label maps of "
             f"the same names (*{self.seg_map_suffix}) in data_prefix['seg_map_path']"
         )
+        if self.converter:
+            layout += f'. Made by: {self.converter}'
         for key in ('img_path', 'seg_map_path'):
             folder = self.data_prefix.get(key)
             if folder is not None and not Path(folder).is_dir():
