@@ -14,6 +14,7 @@ from collections.abc import Sequence
 from torch import Tensor, nn
 
 from mmrsfm.errors import ConfigError
+from mmrsfm.layers.doubling import Doubling
 
 STRIDES = (4, 8, 16, 32)
 
@@ -35,10 +36,6 @@ class ChannelNorm(nn.Module):
         return self.ln(x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
 
 
-def _double(channels: int) -> nn.ConvTranspose2d:
-    return nn.ConvTranspose2d(channels, channels, 2, 2)
-
-
 def add_pyramid(module: nn.Module, channels: int, patch_size: int, ceil_mode: bool = True) -> None:
     """Adds ``fpn1`` to ``fpn4`` to a backbone.
 
@@ -53,16 +50,16 @@ def add_pyramid(module: nn.Module, channels: int, patch_size: int, ceil_mode: bo
     """
     levels: list[nn.Module]
     if patch_size == 16:
-        finest = [_double(channels), ChannelNorm(channels), nn.GELU(), _double(channels)]
+        finest = [Doubling(channels), ChannelNorm(channels), nn.GELU(), Doubling(channels)]
         levels = [
             nn.Sequential(*finest),
-            nn.Sequential(_double(channels)),
+            nn.Sequential(Doubling(channels)),
             nn.Identity(),
             nn.MaxPool2d(2, 2, ceil_mode=ceil_mode),
         ]
     elif patch_size == 8:
         levels = [
-            nn.Sequential(_double(channels)),
+            nn.Sequential(Doubling(channels)),
             nn.Identity(),
             nn.Sequential(nn.MaxPool2d(2, 2, ceil_mode=ceil_mode)),
             nn.Sequential(nn.MaxPool2d(4, 4, ceil_mode=ceil_mode)),
