@@ -23,6 +23,7 @@ _aten = torch.ops.aten
 # PyTorch's own list of what counts as a matrix product, and the CPU's fused attention, not in it.
 _PRODUCTS = set(flop_registry) | {
     _aten._addmm_activation,
+    _aten.baddbmm_,
     _aten._scaled_dot_product_flash_attention_for_cpu,
     _aten._scaled_dot_product_flash_attention_for_cpu_backward,
 }
@@ -57,6 +58,12 @@ class MatmulRecorder(TorchDispatchMode):
     ) -> Any:
         """Runs the operator, and notes it if it is a matrix product."""
         kwargs = kwargs or {}
+        if func.overloadpacket not in _PRODUCTS:
+            # In inference mode operators such as linear arrive whole.
+            with self:
+                out = func.decompose(*args, **kwargs)
+            if out is not NotImplemented:
+                return out
         out = func(*args, **kwargs)
         if func.overloadpacket in _PRODUCTS:
             self.calls[(func, _freeze(args), _freeze(kwargs))] += 1
@@ -170,6 +177,8 @@ def _operands(frozen: Any) -> list[_Operand]:
 def _count_flops(packet: Any, args: Any, kwargs: dict[str, Any], out: Any) -> int:
     if packet in flop_registry:
         return int(flop_registry[packet](*args, **kwargs, out_val=out))
+    if packet is _aten.baddbmm_:
+        return int(flop_registry[_aten.baddbmm](*args, **kwargs, out_val=out))
     if packet is _aten._addmm_activation:
         (m, k), n = args[1].shape, args[2].shape[1]
         return 2 * m * k * n

@@ -83,3 +83,14 @@ def test_a_product_counts_as_often_as_it_occurred():
             x @ x
     assert list(recorder.calls.values()) == [7]
     assert recorder.flops == 7 * 2 * 4**3
+
+
+def test_inference_mode_and_in_place_products_count_too():
+    """In inference mode a linear layer arrives as one operator."""
+    layer, x = nn.Linear(8, 16), torch.randn(5, 8)
+    with torch.inference_mode(), MatmulRecorder() as recorder:
+        layer(x)
+        torch.zeros(2, 3, 4).baddbmm_(torch.ones(2, 3, 5), torch.ones(2, 5, 4))
+    assert count(recorder) == {'addmm': 1, 'baddbmm_': 1}
+    assert recorder.flops == 2 * 5 * 8 * 16 + 2 * 2 * 3 * 5 * 4
+    assert MatmulFloor(recorder).run() > 0
