@@ -19,9 +19,11 @@ import torch
 from torch import Tensor
 
 from mmrsfm.errors import DataError
+from mmrsfm.evaluation.submissions.rotated_nms import nms_rotated_sparse
 
 BOX_SIZES = {'rbox': 5, 'qbox': 8, 'hbox': 4}
 VERTEX_ORDERS = ('best_begin', 'rbox')
+_MANY = 300  # boxes of a class for which mmcv's all-pairs operator takes longer on a CPU
 _PATCH = re.compile(r'^(?P<image>.+)__(?P<size>\d+)__(?P<x>\d+)___(?P<y>\d+)$')
 _RATE = re.compile(r'^.+__\d*\.\d+__\d+___\d+$')
 
@@ -148,6 +150,8 @@ def _suppress(boxes: Tensor, scores: Tensor, iou_thr: float, box_type: str) -> T
     from mmcv.ops import nms, nms_quadri, nms_rotated  # compiled: only where it is used
 
     if box_type == 'rbox':
+        if len(boxes) > _MANY and boxes.device.type == 'cpu':
+            return nms_rotated_sparse(boxes, scores, iou_thr)
         return nms_rotated(boxes, scores, iou_thr)[0]
     if box_type == 'qbox':
         return nms_quadri(boxes, scores, iou_thr)[0]

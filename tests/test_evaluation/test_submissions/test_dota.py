@@ -26,6 +26,7 @@ from mmrsfm.evaluation.submissions.dota_format import (
     group_by_image,
     merge_patches,
 )
+from mmrsfm.evaluation.submissions.rotated_nms import nms_rotated_sparse
 from tests.parity import PARITY_DIR
 
 FIXTURE = PARITY_DIR / 'converters' / 'dota_merge_submission'
@@ -143,6 +144,28 @@ def test_merging_by_hand():
     second.boxes = np.array([[20, 50, 20, 10, 0.1], [10, 50, 20, 10, 0.1]])
     assert [len(merge_patches([first, second], 1, thr)[0]) for thr in (0.2, 0.5)] == [1, 2]
     np.testing.assert_allclose(first.boxes, [[90, 50, 20, 10, 0.1]])  # the input is as it was
+
+
+@pytest.mark.parametrize(('count', 'side'), [(1, 10), (40, 60), (700, 250), (700, 2500)])
+@pytest.mark.parametrize('iou_thr', [0.1, 0.5])
+def test_sparse_suppression_keeps_what_mmcv_keeps(count, side, iou_thr):
+    """To the last bit; a third of the boxes are shifted copies of others."""
+    from mmcv.ops import nms_rotated
+
+    generator = np.random.default_rng(count)
+    centres, sizes = generator.uniform(0, side, (count, 2)), generator.uniform(1, 60, (count, 2))
+    angles = generator.uniform(-1.5, 1.5, (count, 1))
+    boxes = torch.from_numpy(np.concatenate([centres, sizes, angles], axis=1)).float()
+    third = count // 3
+    boxes[:third] = boxes[third : 2 * third] + 0.05 * torch.randn(third, 5)
+    scores = torch.from_numpy(generator.uniform(size=count)).float()
+    expected, _ = nms_rotated(boxes, scores, iou_thr)
+    assert torch.equal(nms_rotated_sparse(boxes, scores, iou_thr), expected)
+    # And that is what merging does with many boxes.
+    merged = merge_patches(
+        [Detections('P', boxes.numpy(), scores.numpy(), np.zeros(count))], 1, iou_thr
+    )
+    np.testing.assert_array_equal(merged[0], expected.numpy())
 
 
 @pytest.mark.parametrize('angle', [0.0, 0.3, 1.2, -0.7, math.pi / 2])
