@@ -82,9 +82,10 @@ def _before(norm: nn.Module, inputs: tuple[torch.Tensor, ...]) -> None:
     if norm.training and has_one_value(norm, inputs[0]):
         if not getattr(norm, '_mmrsfm_told', False):
             norm._mmrsfm_told = True  # type: ignore[assignment]
+            name = getattr(norm, _GUARDED) or type(norm).__name__
             print_log(
-                f'{getattr(norm, _GUARDED)}: one image and a map of one pixel have no statistics; '
-                'such batches are normalised by the running ones. Use two images a GPU, or SyncBN '
+                f'{name}: one image and a map of one pixel have no statistics; such '
+                ' batches are normalised by the running ones. Use two images a GPU, or SyncBN '
                 'over several GPUs, to train this layer as it is meant.',
                 logger='current',
                 level=30,

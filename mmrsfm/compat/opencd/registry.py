@@ -75,8 +75,9 @@ def _child(name: str, *locations: str) -> LazyRegistry:
     if own is None:
         return LazyRegistry(root.name, root, locations, scope=SCOPE)
     if locations:
-        # After its own locations: then it is known what it lacks.
-        own._locations.append(_SUPPLEMENT)
+        # After its own locations: then it is known what it lacks. (A new list: MMEngine's
+        # registries without locations share one.)
+        own._locations = [*own._locations, _SUPPLEMENT]
         own._imported = False
     return LazyRegistry(root.name, None, locations, scope=SCOPE)
 

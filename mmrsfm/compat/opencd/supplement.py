@@ -6,15 +6,24 @@ Imported by those registries, after their own locations, when the first name is 
 
 from __future__ import annotations
 
+import importlib
+
 import mmengine.registry as roots
 
 from mmrsfm.compat.opencd import registry
 
-for _name, _ours in vars(registry).items():
-    if not isinstance(_ours, registry.LazyRegistry):
-        continue
+_pairs = [
+    (ours, getattr(roots, name).children[registry.SCOPE])
+    for name, ours in vars(registry).items()
+    if isinstance(ours, registry.LazyRegistry)
+]
+# All of the real one first: it registers some classes in several places.
+for _, _real in _pairs:
+    for _location in _real._locations:
+        if _location != __name__ and not isinstance(_real, registry.LazyRegistry):
+            importlib.import_module(_location)
+for _ours, _real in _pairs:
     _ours.import_all()
-    _real = getattr(roots, _name).children[registry.SCOPE]
-    for _key, _module in _ours.module_dict.items():
-        if _key not in _real.module_dict:
-            _real.register_module(name=_key, module=_module)
+    for _name, _module in _ours.module_dict.items():
+        if _name not in _real.module_dict:
+            _real.register_module(name=_name, module=_module)

@@ -117,8 +117,19 @@ class UNetHead(BaseDecodeHead):
         Returns:
             Logits (B, num_classes, H, W): the coarsest map, doubled once for each block and once
             more.
+
+        Raises:
+            ConfigError: If the maps have other channels than ``encoder_channels``.
         """
-        coarsest, *skips = self._transform_inputs(inputs)[::-1]
+        maps = self._transform_inputs(inputs)
+        channels = [level.shape[1] for level in maps]
+        if channels != list(self.in_channels):
+            raise ConfigError(
+                f'UNetHead: encoder_channels={list(self.in_channels)}, but the maps that come in '
+                f'(finest first) have {channels} channels. Of two dates, the policy '
+                "'concat' of the neck doubles those of the backbone, the others keep them."
+            )
+        coarsest, *skips = maps[::-1]
         x = self._apply_center(coarsest)
         for block, skip in zip(self.blocks, [*skips, None], strict=True):
             x = block(x, skip)
