@@ -74,7 +74,7 @@ class TrainingStep:
             self._drop_amp()
         # Inner modules are built by bare names of the config's task library.
         with DefaultScope.overwrite_default_scope(self.cfg.get('default_scope', 'mmengine')):
-            with _quiet():
+            with quiet():
                 self.model = self._build_model()
                 self.optim_wrapper = build_optim_wrapper(self.model, self.cfg.optim_wrapper)
             self.batch_size = int(batch_size or self._loader_cfg().get('batch_size', 1))
@@ -88,7 +88,7 @@ class TrainingStep:
         self.cfg.optim_wrapper['type'] = 'OptimWrapper'
 
     def _build_model(self) -> nn.Module:
-        cfg = _without_pretrained(self.cfg.model)
+        cfg = without_pretrained(self.cfg.model)
         if self.cfg.get('data_preprocessor') is not None:
             cfg.setdefault('data_preprocessor', self.cfg.data_preprocessor)
         model = MODELS.build(cfg)
@@ -152,7 +152,7 @@ class TrainingStep:
             ``train_step`` of its own has only ``data_wait`` and ``step``.
         """
         times: dict[str, float] = {}
-        clock = _Clock(self.device)
+        clock = Clock(self.device)
         batch = next(self._batches)
         times['data_wait'] = clock.lap()
         if type(self.model).train_step is not BaseModel.train_step:  # type: ignore[attr-defined]
@@ -175,7 +175,7 @@ class TrainingStep:
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
+def quiet() -> Iterator[None]:
     """MMEngine logs several lines for every parameter."""
     logger = MMLogger.get_current_instance()
     level = logger.level
@@ -186,12 +186,19 @@ def _quiet() -> Iterator[None]:
         logger.setLevel(level)
 
 
-class _Clock:
+class Clock:
+    """A stop-watch that waits for the device.
+
+    Args:
+        device: What computes.
+    """
+
     def __init__(self, device: torch.device) -> None:
         self.device = device
         self.lap()
 
     def lap(self) -> float:
+        """Seconds since the last call, or since the beginning."""
         if self.device.type == 'cuda':
             torch.cuda.synchronize(self.device)
         now = time.perf_counter()
@@ -284,16 +291,16 @@ def _random_sample(model: Any, shape: tuple[int, int, int], generator: torch.Gen
     )
 
 
-def _without_pretrained(cfg: Any) -> Any:
+def without_pretrained(cfg: Any) -> Any:
     """A copy of a model config without initialisers that read files."""
     if isinstance(cfg, dict):
-        copy = type(cfg)({key: _without_pretrained(value) for key, value in cfg.items()})
+        copy = type(cfg)({key: without_pretrained(value) for key, value in cfg.items()})
         init = copy.get('init_cfg')
         if isinstance(init, dict) and str(init.get('type')).endswith('Pretrained'):
             copy['init_cfg'] = None
         return copy
     if isinstance(cfg, list | tuple):
-        return type(cfg)(_without_pretrained(item) for item in cfg)
+        return type(cfg)(without_pretrained(item) for item in cfg)
     return cfg
 
 

@@ -144,3 +144,35 @@ def test_input_shapes_are_checked(tool, text, capsys):
     with pytest.raises(SystemExit):
         tool.build_parser().parse_args(['c.py', '--input-shape', text])
     assert 'for example 13,128,128' in capsys.readouterr().err
+
+
+@pytest.mark.parametrize('what', ['forward', 'train'])
+def test_the_backbone_alone(tool, config, monkeypatch, tmp_path, what):
+    argv = [config, '--backbone', what, '--input-shape', '3,48,32', '--floor']
+    code, figures = run(tool, monkeypatch, tmp_path, *argv, '--versus', config)
+    assert code == 0
+    assert ('backward' in figures['seconds']) == (what == 'train')
+    assert 'optimizer' not in figures['seconds']
+    assert figures['floor']['gflops'] > 0 and len(figures['versus']['pairs']) == 2
+
+
+def test_a_config_of_a_backbone_only(tool, monkeypatch, tmp_path):
+    path = tmp_path / 'backbone.py'
+    path.write_text(
+        "backbone = dict(type='mmrsfm.InternImage', init_cfg=dict(type='mmrsfm.Pretrained', "
+        "checkpoint='absent.pth'), arch=dict(channels=16, depths=[1, 1], groups=[1, 2]), "
+        'out_indices=[0, 1])'
+    )
+    argv = [str(path), '--backbone', 'train', '--input-shape', '3,32,32']
+    code, figures = run(tool, monkeypatch, tmp_path, *argv)
+    assert code == 0 and figures['seconds']['backward']['median'] > 0
+
+
+def test_the_backbone_needs_a_size_and_a_backbone(tool, config, monkeypatch, tmp_path, capsys):
+    assert run(tool, monkeypatch, tmp_path, config, '--backbone', 'train') == (2, None)
+    assert 'needs --input-shape' in capsys.readouterr().err
+    path = tmp_path / 'none.py'
+    path.write_text("model = dict(type='X')")
+    argv = [str(path), '--backbone', 'train', '--input-shape', '3,32,32']
+    assert run(tool, monkeypatch, tmp_path, *argv) == (2, None)
+    assert 'no model.backbone' in capsys.readouterr().err

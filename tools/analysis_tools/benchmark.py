@@ -6,6 +6,9 @@ benchmark.py CONFIG                           medians of the parts of a step, im
 benchmark.py CONFIG --versus OTHER_CONFIG     both in alternation, and the ratio pair by pair
 benchmark.py CONFIG --versus 'python ref.py'  a command that prints seconds on its last line
 benchmark.py CONFIG --floor                   the time of the model's matrix products alone
+benchmark.py CONFIG --backbone forward --input-shape 3,512,512
+                                              inference of its backbone alone (train: with the
+                                              backward pass); of any size that it takes
 """
 
 import argparse
@@ -18,6 +21,7 @@ from pathlib import Path
 
 import torch
 
+from mmrsfm.apis.backbone_step import PASSES, BackboneStep
 from mmrsfm.apis.training_step import PARTS, TrainingStep, peak_memory
 from mmrsfm.engine import command_line, run_config
 from mmrsfm.errors import ConfigError
@@ -30,6 +34,9 @@ def build_parser() -> argparse.ArgumentParser:
     )
     command_line.add_config_arguments(parser)
     parser.add_argument('--versus', metavar='CONFIG|COMMAND', help='what to compare with')
+    parser.add_argument(
+        '--backbone', choices=PASSES, help='measure the backbone alone: inference, or both passes'
+    )
     parser.add_argument('--floor', action='store_true', help='time the matrix products alone too')
     parser.add_argument('--batch-size', type=int, help="[the config's]")
     parser.add_argument('--threads', type=int, help='CPU threads')
@@ -62,11 +69,16 @@ def parse_shape(text: str) -> tuple[int, int, int]:
     return int(parts[0]), int(parts[1]), int(parts[2])
 
 
-def build_step(args: argparse.Namespace, config: str) -> TrainingStep:
+def build_step(args: argparse.Namespace, config: str) -> TrainingStep | BackboneStep:
     # Options are meant for the first config: the other may be built quite differently.
     options = args.cfg_options if config == args.config else None
+    cfg = run_config.load_config(config, options)
+    if args.backbone:
+        return BackboneStep(
+            cfg, args.backbone, args.input_shape, args.device, args.batch_size or 1, args.amp
+        )
     return TrainingStep(
-        run_config.load_config(config, options),
+        cfg,
         device=args.device,
         batch_size=args.batch_size,
         data=args.data,
@@ -108,6 +120,8 @@ def probe_memory(args: argparse.Namespace, config: str) -> dict[str, int]:
         command += ['--input-shape', ','.join(map(str, args.input_shape))]
     if args.amp:
         command.append('--amp')
+    if args.backbone:
+        command += ['--backbone', args.backbone]
     if args.cfg_options and config == args.config:
         # Last: it takes every word that follows.
         command += ['--cfg-options', *raw_cfg_options(sys.argv)]
@@ -146,7 +160,7 @@ def summarize(values: list[float]) -> dict[str, float]:
     )
 
 
-def record_floor(step: TrainingStep) -> MatmulFloor:
+def record_floor(step: TrainingStep | BackboneStep) -> MatmulFloor:
     with MatmulRecorder() as recorder:
         step.run()
     return MatmulFloor(recorder)
@@ -156,7 +170,7 @@ def measure(args: argparse.Namespace) -> dict:
     first = build_step(args, args.config)
     if first.note:
         print(first.note)
-    other: TrainingStep | None = None
+    other: TrainingStep | BackboneStep | None = None
     if versus_is_config(args):
         other = build_step(args, args.versus)
     for _ in range(max(args.warmup, 1)):
@@ -216,7 +230,7 @@ def measure(args: argparse.Namespace) -> dict:
     return figures
 
 
-def profile(step: TrainingStep) -> str:
+def profile(step: TrainingStep | BackboneStep) -> str:
     activities = [torch.profiler.ProfilerActivity.CPU]
     if step.device.type == 'cuda':
         activities.append(torch.profiler.ProfilerActivity.CUDA)
@@ -290,6 +304,8 @@ def main(args: argparse.Namespace) -> None:
         torch.set_num_threads(args.threads)
     if args.iters < 1:
         raise ConfigError('--iters must be at least 1')
+    if args.backbone and args.input_shape is None:
+        raise ConfigError('--backbone needs --input-shape C,H,W')
     args.device = args.device or ('cuda' if torch.cuda.is_available() else 'cpu')
     if args.memory_probe:
         measure_memory(args)
