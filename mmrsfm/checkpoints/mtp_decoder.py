@@ -124,7 +124,9 @@ class DecoderReuse:
         lines += [f'  put in order: {name}: {how}' for name, how in self.reordered.items()]
         lines += [f'  left ({why}): {compact(found)}' for why, found in self.left.items()]
         if self.loaded is not None:
-            lines.append(f'Into the model: {self.loaded.summary()}')
+            lines += [f'  resized: {name}: {how}' for name, how in self.loaded.resized.items()]
+            if self.loaded.missing:
+                lines.append(f'  as the model initialises it: {compact(self.loaded.missing)}')
         return '\n'.join(lines)
 
     def content(self, origin: Mapping[str, Any] | None = None) -> dict[str, Any]:
