@@ -100,7 +100,8 @@ def main(args: argparse.Namespace) -> None:
     torch.save(reuse.content(origin), buffer)
     atomic_write(target, buffer.getvalue())
     print(
-        f'wrote {target}: {len(reuse.state)} entries; train with --cfg-options load_from={target}'
+        f'wrote {target}: {len(reuse.state)} entries; train with --cfg-options load_from={target} '
+        'model.backbone.init_cfg=None'
     )
 
 
