@@ -63,19 +63,22 @@ def main(args: argparse.Namespace) -> None:
         raise ConfigError(f'--start {args.start}: the dataset has {len(dataset)} samples')
     for index in range(args.start, stop):
         steps = samples.run_pipeline(dataset, index, seed, args.epoch)
-        bgr = any(name == 'LoadImageFromFile' for name, _ in steps)
+        bgr = any(name.endswith('LoadImageFromFile') for name, _ in steps)
         panels, labelled = [], False
         for name, sample in samples.choose_steps(steps, args.mode):
-            picture = samples.draw_image(sample, bands, bgr)
-            title = f'{name}\n{picture.shape[0]} x {picture.shape[1]}'
             has_labels = 'gt_seg_map' in sample and bool(palette)
-            if not has_labels or args.mode != 'pipeline':
-                panels.append((title, picture))
+            for date, one in samples.split_dates(sample):
+                picture = samples.draw_image(one, bands, bgr)
+                title = f'{name}{date}\n{picture.shape[0]} x {picture.shape[1]}'
+                if date or not has_labels or args.mode != 'pipeline':
+                    panels.append((title, picture))
             if has_labels:
+                # Over the later date, where there are two.
                 labelled = True
                 overlay = samples.draw_labels(sample, picture, palette, args.opacity)
                 panels.append((title if args.mode == 'pipeline' else 'labels\n', overlay))
-        caption = str(sample.get('img_path', f'sample {index}'))
+        path = sample.get('img_path', f'sample {index}')
+        caption = str(path[0] if isinstance(path, list) else path)
         if 'gt_label' in sample:
             label = sample['gt_label']
             known = isinstance(label, int) and label < len(classes)

@@ -85,7 +85,7 @@ def _before(norm: nn.Module, inputs: tuple[torch.Tensor, ...]) -> None:
             name = getattr(norm, _GUARDED) or type(norm).__name__
             print_log(
                 f'{name}: one image and a map of one pixel have no statistics; such '
-                ' batches are normalised by the running ones. Use two images a GPU, or SyncBN '
+                'batches are normalised by the running ones. Use two images a GPU, or SyncBN '
                 'over several GPUs, to train this layer as it is meant.',
                 logger='current',
                 level=30,

@@ -45,7 +45,7 @@ def run_pipeline(
             results = transform(results)
             if results is None:
                 raise ConfigError(f'{name} rejects sample {index} in epoch {epoch}')
-            if isinstance(results.get('img'), np.ndarray) and not name.startswith('Pack'):
+            if isinstance(results.get('img'), (np.ndarray, list)) and not name.startswith('Pack'):
                 kept = {key: results[key] for key in _KEPT if key in results}
                 steps.append((name, copy.deepcopy(kept)))
     return steps
@@ -71,8 +71,23 @@ def choose_steps(
         return list(steps)
     if mode == 'transformed':
         return [steps[-1]]
-    loaded = [step for step in steps if step[0].startswith('Load')]
+    loaded = [step for step in steps if 'Load' in step[0]]
     return [loaded[-1] if loaded else steps[0]]
+
+
+def split_dates(sample: dict[str, Any]) -> list[tuple[str, dict[str, Any]]]:
+    """The images of a sample, each with a word for it: two for a pair of dates, else one.
+
+    Args:
+        sample: With ``img``, one image or a list of them.
+
+    Returns:
+        What to add to a title, and the sample with that image alone.
+    """
+    images = sample['img']
+    if not isinstance(images, list):
+        return [('', sample)]
+    return [(f', date {n}', {**sample, 'img': image}) for n, image in enumerate(images, 1)]
 
 
 def draw_image(
@@ -117,12 +132,19 @@ def draw_labels(
     """Lays the label map over a picture; unlabelled pixels (255) stay as they are.
 
     Args:
-        sample: With ``gt_seg_map`` (H, W).
+        sample: With ``gt_seg_map`` (H, W); one of another size than the picture (OSCD keeps the
+            labels small) is stretched over it.
         picture: uint8 (H, W, 3).
         palette: Colour of each class.
         opacity: Of the labels, in [0, 1].
     """
     label = sample['gt_seg_map']
+    if label.shape != picture.shape[:2]:
+        rows, columns = (
+            np.arange(new) * old // new
+            for new, old in zip(picture.shape[:2], label.shape, strict=True)
+        )
+        label = label[np.ix_(rows, columns)]
     painted = colourise(label, palette).astype(np.float32)
     mixed = picture * (1 - opacity) + painted * opacity
     return np.where((label != 255)[..., None], mixed, picture).astype(np.uint8)

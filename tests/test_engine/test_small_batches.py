@@ -91,6 +91,7 @@ def test_one_image_behind_a_pool_of_one_pixel(folder):
     assert pooled.training
 
 
+@pytest.mark.slow
 def test_two_ranks_on_cpus(folder):
     with socket.socket() as probe:
         probe.bind(('127.0.0.1', 0))

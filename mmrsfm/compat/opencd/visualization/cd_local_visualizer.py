@@ -21,13 +21,22 @@ class CDLocalVisualizer(SegLocalVisualizer):
     Args:
         name: Name of the instance.
         alpha: Opacity of the map over the picture: 1 shows the map alone.
+        classes: Names of the classes; a run takes those of its dataset.
+        palette: Their colours.
         **kwargs: As of mmseg's SegLocalVisualizer (``vis_backends``, ``save_dir``, ...).
     """
 
-    def __init__(self, name: str = 'visualizer', alpha: float = 1.0, **kwargs: Any) -> None:
-        kwargs.setdefault('classes', ('unchanged', 'changed'))
-        kwargs.setdefault('palette', [[0, 0, 0], [255, 255, 255]])
+    def __init__(
+        self,
+        name: str = 'visualizer',
+        alpha: float = 1.0,
+        classes: Sequence[str] = ('unchanged', 'changed'),
+        palette: Sequence[Sequence[int]] = ((0, 0, 0), (255, 255, 255)),
+        **kwargs: Any,
+    ) -> None:
         super().__init__(name=name, alpha=alpha, **kwargs)
+        # Not by mmseg's __init__, which takes one for the other.
+        self.set_dataset_meta(classes=list(classes), palette=[list(colour) for colour in palette])
 
     @master_only
     def add_datasample(
