@@ -3,8 +3,8 @@
 
 As a user who has never seen this repository would do it: in a foreign folder, with the data where
 the stock config looks for them, a config that inherits the stock one and changes
-``custom_imports``, the backbone, the channels of what follows it, and the length of the training.
-Model, data, pipelines, schedule, hooks and evaluators are the library's.
+``custom_imports``, the backbone (with weights), the channels of what follows it, and the length of
+the training. Model, data, pipelines, schedule, hooks and evaluators are the library's.
 """
 
 import importlib.util
@@ -18,7 +18,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from mmdet.datasets import CocoDataset
 
+from mmrsfm.registry import MODELS
 from tests.formats.dota import CLASSES_V1
 from tests.formats.drawing import (
     bounds,
@@ -45,6 +47,11 @@ BACKBONES = {
     ),
 }
 
+COCO_GAPS = {12, 26, 29, 30, 45, 66, 68, 69, 71, 83}
+
+# The end of the name of one tensor of each.
+KNOWN = ('patch_embed.proj.bias', 'patch_embed.conv1.bias')
+
 # The whole file that a user writes. The way to the stock config is found by Python: 'mmseg::' is
 # refused where mmseg comes from a package of another name than 'mmsegmentation'.
 CONFIG = """
@@ -53,7 +60,8 @@ custom_imports = dict(imports=['mmrsfm'], allow_failed_imports=False)
 model = dict(
     backbone=dict(
         _delete_=True,
-        {backbone}),
+        {backbone},
+        init_cfg=dict(type='mmrsfm.Pretrained', checkpoint='encoder.pth')),
     {rest})
 train_cfg = dict({length})
 work_dir = 'work'
@@ -85,7 +93,10 @@ def write_coco(root: Path) -> None:
                     }
                 )
             save(root / 'coco' / split / name, picture)
-        categories = [{'id': 3, 'name': 'car'}, {'id': 5, 'name': 'airplane'}]
+        # All 80, with the gaps in their numbers: mmdet writes results of any class.
+        numbers = [n for n in range(1, 91) if n not in COCO_GAPS]
+        names = CocoDataset.METAINFO['classes']
+        categories = [{'id': n, 'name': name} for n, name in zip(numbers, names, strict=True)]
         content = {'images': images, 'annotations': annotations, 'categories': categories}
         file = root / 'coco' / 'annotations' / f'instances_{split}.json'
         file.parent.mkdir(exist_ok=True)
@@ -139,6 +150,15 @@ def write_imagenet(root: Path) -> None:
         write_lines(root / 'imagenet' / 'meta' / f'{split}.txt', lines)
 
 
+def write_encoder(backbone: str, file: Path) -> None:
+    """Weights in the layout of MTP's encoder files, one of them of a value to be known by."""
+    model = MODELS.build(eval(f'dict({BACKBONES[backbone][1]})'))
+    state = {f'encoder.{name}': value for name, value in model.state_dict().items()}
+    (first,) = (name for name in state if name.endswith(KNOWN))
+    state[first] = torch.full_like(state[first], 7.0)
+    torch.save({'state_dict': state}, file)
+
+
 # Library: stock config, what writes its data, what follows the backbone, length.
 LIBRARIES = {
     'mmdet': (
@@ -189,6 +209,7 @@ def test_two_iterations_of_a_stock_config(library, backbone, tmp_path):
     channels, text = BACKBONES[backbone]
     (tmp_path / 'data').mkdir()
     write_data(tmp_path / 'data')
+    write_encoder(backbone, tmp_path / 'encoder.pth')
     rest = rest.format(channels=list(channels), last=channels[-1])
     config = CONFIG.format(library=library, stock=stock, backbone=text, rest=rest, length=length)
     (tmp_path / 'config.py').write_text(config)
@@ -216,5 +237,8 @@ def test_two_iterations_of_a_stock_config(library, backbone, tmp_path):
     assert checkpoint['meta']['iter'] == 2
     names = [name for name in checkpoint['state_dict'] if name.startswith('backbone.')]
     assert len(names) > 20
+    # The weights were loaded, and two steps of the first warm-up did not take them far.
+    (first,) = (value for name, value in checkpoint['state_dict'].items() if name.endswith(KNOWN))
+    assert (first - 7.0).abs().max() < 0.5
     # Every parameter of the backbone that is in the graph was stepped.
     assert len(checkpoint['optimizer']['state']) >= len(names) // 2
