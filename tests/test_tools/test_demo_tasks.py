@@ -313,6 +313,39 @@ def test_config_trains_tests_and_draws(name, tmp_path, monkeypatch):
         DefaultScope._instance_dict = scopes
 
 
+@pytest.mark.parametrize('name', ['cls', 'hbb', 'seg'])
+def test_data_are_made_where_the_config_looks(name, tmp_path, monkeypatch):
+    task = tasks.TASKS[name]
+    write, _ = BUILD[name]
+    monkeypatch.chdir(tmp_path)
+
+    def fetch(sample, target):
+        assert sample == task.sample
+        if name == 'cls':
+            target.mkdir(parents=True)
+        elif not target.exists():
+            write(target)
+        (target / '.complete').touch()
+        return target
+
+    def scene(folder):
+        write(folder / 'made')
+        for path in (folder / 'made').iterdir():
+            path.rename(folder / path.name)
+
+    monkeypatch.setattr(tasks, 'fetch_sample', fetch)
+    monkeypatch.setattr(data_sentinel2, 'prepare_scene', scene)
+    monkeypatch.setattr(data_sentinel2, 'SPLITS', {'train': 1, 'val': 1, 'test': 1})
+    stamp = tasks.prepare_data(task)
+    cfg = run_config.load_config(tasks.CONFIGS / task.config)
+    for loader in (cfg.train_dataloader, cfg.test_dataloader):
+        root = Path(loader.dataset.data_root)
+        assert stamp.parent == root
+        prefix = loader.dataset.data_prefix
+        for folder in [prefix] if isinstance(prefix, str) else prefix.values():
+            assert any((root / folder).iterdir())
+
+
 class TestDriver:
     def run(self, tmp_path, monkeypatch, capsys):
         """``run_task`` with commands that leave what the true ones leave."""

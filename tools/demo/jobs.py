@@ -24,6 +24,7 @@ REPO = Path(__file__).resolve().parents[2]
 if str(REPO) not in sys.path:
     sys.path.insert(0, str(REPO))
 
+from mmrsfm.errors import MMRSFMError  # noqa: E402
 from mmrsfm.utils.progress import duration  # noqa: E402
 
 _STEP = re.compile(r'(Epoch|Iter)\(train\)\s+\[\s*(\d+)(?:/(\d+))?\]')
@@ -90,6 +91,13 @@ class Job:
             and self.stamp_file.read_text() == self.stamp
             and any(self.folder.glob(self.output))
         )
+
+
+def cores() -> int:
+    """Processor cores that this process may use, which can be fewer than there are."""
+    if hasattr(os, 'sched_getaffinity'):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
 
 
 def run_jobs(jobs: list[Job], threads: int) -> None:
@@ -220,6 +228,8 @@ def run_command(main: Callable[[], None]) -> None:
     signal.signal(signal.SIGHUP, _interrupt)
     try:
         main()
+    except MMRSFMError as error:
+        raise SystemExit(f'error: {error}') from None
     except KeyboardInterrupt:
         print('\ninterrupted; run the same command again to continue.', file=sys.stderr)
         sys.exit(130)

@@ -22,6 +22,7 @@ sys.path[:0] = [str(REPO), str(REPO / 'tools' / 'demo')]
 
 from jobs import (  # noqa: E402
     Job,
+    cores,
     latest_checkpoint,
     python,
     read_metrics,
@@ -100,7 +101,7 @@ def main() -> None:
         parser.error(f'--seeds must be at least 1, got {args.seeds}')
     os.chdir(REPO)
     start = time.monotonic()
-    threads = os.cpu_count() or 1
+    threads = cores()
     work = args.work_dir
 
     print('1/5 data: a Sentinel-2 scene, 13 bands', flush=True)

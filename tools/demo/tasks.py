@@ -26,6 +26,7 @@ import data_neon  # noqa: E402
 import data_sentinel2  # noqa: E402
 from jobs import (  # noqa: E402
     Job,
+    cores,
     latest_checkpoint,
     prepare_once,
     python,
@@ -78,7 +79,7 @@ TASKS = {
     ),
     'hbb': Task(
         'trees in airborne imagery, horizontal boxes',
-        'rvsa-tiny_scratch_faster-rcnn_1xb4-400i_neon-demo-192px.py',
+        'rvsa-tiny_scratch_faster-rcnn_1xb2-800i_neon-demo-192px.py',
         'neon',
         'data/neon_demo/coco',
         data_neon.build_neon,
@@ -92,7 +93,7 @@ TASKS = {
     ),
     'obb': Task(
         'buildings in a satellite scene, oriented boxes',
-        'rvsa-tiny_scratch_oriented-rcnn_1xb4-400i_atlanta-demo-192px.py',
+        'rvsa-tiny_scratch_oriented-rcnn_1xb2-800i_atlanta-demo-192px.py',
         'atlanta',
         'data/atlanta_demo/obb',
         data_atlanta.build_obb,
@@ -105,7 +106,7 @@ TASKS = {
     ),
     'seg': Task(
         'building masks in a satellite scene',
-        'rvsa-tiny_scratch_upernet_1xb4-400i_atlanta-demo-224px.py',
+        'rvsa-tiny_scratch_upernet_1xb4-800i_atlanta-demo-160px.py',
         'atlanta',
         'data/atlanta_demo/seg',
         data_atlanta.build_seg,
@@ -118,7 +119,7 @@ TASKS = {
     ),
     'cd': Task(
         'change of buildings, SIMULATED on one real scene',
-        'rvsa-tiny_scratch_unet_1xb4-400i_atlanta-demo-224px.py',
+        'rvsa-tiny_scratch_unet_1xb4-800i_atlanta-demo-160px.py',
         'atlanta',
         'data/atlanta_demo/cd',
         data_atlanta.build_cd,
@@ -138,9 +139,11 @@ def prepare_data(task: Task) -> Path:
     """Fetches the sample and makes the data set; returns the stamp of the data."""
     target = Path(task.folder)
     source = fetch_sample(task.sample, target.parent / 'source')
-    if task.sample == 'sentinel2':
-        data_sentinel2.prepare_scene(target.parent)
-    return prepare_once(target, task.build, target.parent, source / '.complete')
+    origin = source / '.complete'
+    if task.sample == 'sentinel2':  # made from the stacked scene, not from its bands
+        source = target.parent
+        data_sentinel2.prepare_scene(source)
+    return prepare_once(target, task.build, source, origin)
 
 
 def print_numbers(task: Task, results: dict[str, dict[str, float]]) -> None:
@@ -161,7 +164,7 @@ def run_task(name: str, work: Path, data_only: bool = False) -> None:
         data_only: Stop after the data.
     """
     task, start = TASKS[name], time.monotonic()
-    threads = os.cpu_count() or 1
+    threads = cores()
     print(f'1/4 data: {SAMPLES[task.sample].package}', flush=True)
     data = prepare_data(task)
     if data_only:

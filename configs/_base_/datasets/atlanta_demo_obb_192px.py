@@ -25,7 +25,7 @@ test_pipeline = [
     ),
 ]
 train_dataloader = dict(
-    batch_size=4,
+    batch_size=2,
     num_workers=0,
     sampler=dict(type='mmrsfm.EpochSampler', shuffle=True),
     batch_sampler=None,

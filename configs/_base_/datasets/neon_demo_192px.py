@@ -19,7 +19,7 @@ test_pipeline = [
     ),
 ]
 train_dataloader = dict(
-    batch_size=4,
+    batch_size=2,
     num_workers=0,
     sampler=dict(type='mmrsfm.EpochSampler', shuffle=True),
     dataset=dict(

@@ -4,7 +4,7 @@ _base_ = [
     '../../_base_/models/faster_rcnn.py',
     '../../_base_/backbones/rvsa-tiny_scratch.py',
     '../../_base_/datasets/neon_demo_192px.py',
-    '../../_base_/schedules/demo_adamw_poly_400i.py',
+    '../../_base_/schedules/demo_adamw_poly_800i.py',
     '../../_base_/default_runtime.py',
 ]
 default_scope = 'mmdet'
@@ -28,5 +28,5 @@ model = dict(
     test_cfg=dict(rpn=dict(nms_pre=600, max_per_img=300), rcnn=dict(nms=dict(iou_threshold=0.4))),
 )
 default_hooks = dict(
-    logger=dict(interval=10), checkpoint=dict(interval=100, by_epoch=False, max_keep_ckpts=1)
+    logger=dict(interval=10), checkpoint=dict(interval=200, by_epoch=False, max_keep_ckpts=1)
 )

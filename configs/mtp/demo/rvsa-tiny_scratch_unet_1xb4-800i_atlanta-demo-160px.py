@@ -3,8 +3,8 @@
 _base_ = [
     '../../_base_/models/siamese_unet.py',
     '../../_base_/backbones/rvsa-tiny_scratch.py',
-    '../../_base_/datasets/atlanta_demo_cd_224px.py',
-    '../../_base_/schedules/demo_adamw_poly_400i.py',
+    '../../_base_/datasets/atlanta_demo_cd_160px.py',
+    '../../_base_/schedules/demo_adamw_poly_800i.py',
     '../../_base_/default_runtime.py',
 ]
 default_scope = 'opencd'
@@ -12,7 +12,7 @@ default_scope = 'opencd'
 norm_cfg = dict(type='BN', requires_grad=True)
 model = dict(
     data_preprocessor=_base_.data_preprocessor,
-    backbone=dict(img_size=224, **_base_.backbone),
+    backbone=dict(img_size=160, **_base_.backbone),
     decode_head=dict(
         in_channels=_base_.channels,
         encoder_channels=_base_.channels,
@@ -22,5 +22,5 @@ model = dict(
     ),
 )
 default_hooks = dict(
-    logger=dict(interval=10), checkpoint=dict(interval=100, by_epoch=False, max_keep_ckpts=1)
+    logger=dict(interval=10), checkpoint=dict(interval=200, by_epoch=False, max_keep_ckpts=1)
 )

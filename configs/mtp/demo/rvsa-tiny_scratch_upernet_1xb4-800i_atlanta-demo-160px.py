@@ -2,8 +2,8 @@
 _base_ = [
     '../../_base_/models/upernet.py',
     '../../_base_/backbones/rvsa-tiny_scratch.py',
-    '../../_base_/datasets/atlanta_demo_seg_224px.py',
-    '../../_base_/schedules/demo_adamw_poly_400i.py',
+    '../../_base_/datasets/atlanta_demo_seg_160px.py',
+    '../../_base_/schedules/demo_adamw_poly_800i.py',
     '../../_base_/default_runtime.py',
 ]
 default_scope = 'mmseg'
@@ -11,10 +11,10 @@ default_scope = 'mmseg'
 norm_cfg = dict(type='BN', requires_grad=True)
 model = dict(
     data_preprocessor=_base_.data_preprocessor,
-    backbone=dict(img_size=224, **_base_.backbone),
+    backbone=dict(img_size=160, **_base_.backbone),
     decode_head=dict(in_channels=_base_.channels, channels=64, num_classes=2, norm_cfg=norm_cfg),
-    test_cfg=dict(mode='whole'),
+    test_cfg=dict(crop_size=(160, 160), stride=(140, 140)),
 )
 default_hooks = dict(
-    logger=dict(interval=10), checkpoint=dict(interval=100, by_epoch=False, max_keep_ckpts=1)
+    logger=dict(interval=10), checkpoint=dict(interval=200, by_epoch=False, max_keep_ckpts=1)
 )

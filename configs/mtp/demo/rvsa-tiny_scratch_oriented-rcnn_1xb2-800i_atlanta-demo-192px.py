@@ -4,7 +4,7 @@ _base_ = [
     '../../_base_/models/oriented_rcnn.py',
     '../../_base_/backbones/rvsa-tiny_scratch.py',
     '../../_base_/datasets/atlanta_demo_obb_192px.py',
-    '../../_base_/schedules/demo_adamw_poly_400i.py',
+    '../../_base_/schedules/demo_adamw_poly_800i.py',
     '../../_base_/default_runtime.py',
 ]
 default_scope = 'mmrotate'
@@ -28,5 +28,5 @@ model = dict(
     test_cfg=dict(rpn=dict(nms_pre=600, max_per_img=300), rcnn=dict(max_per_img=100)),
 )
 default_hooks = dict(
-    logger=dict(interval=10), checkpoint=dict(interval=100, by_epoch=False, max_keep_ckpts=1)
+    logger=dict(interval=10), checkpoint=dict(interval=200, by_epoch=False, max_keep_ckpts=1)
 )
