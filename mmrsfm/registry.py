@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import mmengine.registry as roots
-from mmengine.registry import Registry
+from mmengine.registry import DefaultScope, Registry
 
 from mmrsfm.errors import MissingDependencyError
 
@@ -53,11 +53,31 @@ class LazyRegistry(Registry):
         scope, name = self.split_scope_key(key)
         if scope in (None, self.scope):
             self._import_until_found(name)
-        found = super().get(key)
+        found = self._get_from_task_library(name) if scope is None else None
+        if found is None:
+            found = super().get(key)
         # Also without a scope: a root registry takes it off before it asks this one.
         if found is None and self._failed and scope in (None, self.scope):
             self._raise_missing(name)
         return found
+
+    def _get_from_task_library(self, name: str) -> Any:
+        """What the library that a config is for has under a name without a scope.
+
+        MMEngine marks what a config inherits by ``_base_ = 'mmrsfm::...'`` with our scope, which it
+        makes the default while it builds that: also for the types of the task library, which stand
+        in it without a scope, and of which some have the name of one of ours (``Resize``). Ours are
+        written with the scope in every config.
+        """
+        scopes = DefaultScope._instance_dict
+        names = [one.scope_name for one in scopes.values()]
+        if self.scope != SCOPE or not names or names[-1] != SCOPE or self.parent is None:
+            return None
+        if not next(reversed(scopes)).startswith('overwrite'):
+            return None  # the scope that the config itself asks for
+        outer = next((one for one in reversed(names) if one != SCOPE), None)
+        library = None if outer is None else self.parent._search_child(outer)
+        return None if library is None else library.get(name)
 
     def import_all(self) -> None:
         """Imports every location whose task library is installed and works."""

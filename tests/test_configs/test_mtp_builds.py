@@ -5,9 +5,9 @@ import pytest
 import torch
 from mmengine.config import Config
 from mmengine.optim import build_optim_wrapper
-from mmengine.registry import MODELS, init_default_scope
+from mmengine.registry import DATASETS, MODELS, TRANSFORMS, init_default_scope
 
-from mmrsfm.engine.run_config import register_scope
+from mmrsfm.engine.run_config import load_config, register_scope
 from tests.test_configs.tiny_mtp import CONFIGS, DATA
 
 FILES = sorted(file for folder in DATA for file in (CONFIGS / folder).glob('*.py'))
@@ -50,3 +50,24 @@ def test_models_and_optimizers_build(folder):
         else:
             assert scales == {1.0}, 'published: no decay'
     assert len(models) == 3
+
+
+@pytest.mark.parametrize('folder', ['eurosat', 'dior', 'dota1', 'spacenetv1', 'levir_cd'])
+def test_inherited_from_another_project(folder, tmp_path):
+    """MMEngine marks what is inherited by 'mmrsfm::' with our scope; the types are of others."""
+    file = next(one for one in FILES if one.parent.name == folder and 'mtp-pre' in one.name)
+    child = tmp_path / 'child.py'
+    child.write_text(f"_base_ = 'mmrsfm::mtp/{folder}/{file.name}'\n")
+    cfg, plain = load_config(child), load_config(file)
+    assert cfg.model['_scope_'] == 'mmrsfm'
+    init_default_scope(cfg.default_scope)
+    built = []
+    for one in (cfg, plain):
+        with torch.device('meta'):
+            model = MODELS.build(one.model)
+        types = [type(part) for part in model.modules()]
+        for transform in one.train_pipeline:
+            types.append(type(TRANSFORMS.build(transform)))
+        types.append(DATASETS.get(one.test_dataloader.dataset.type))
+        built.append(types)
+    assert built[0] == built[1]

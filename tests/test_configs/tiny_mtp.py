@@ -57,7 +57,11 @@ def released_file(start: str, path: Path) -> Path:
 
 
 def tiny_config(
-    folder: str, data: Path, start: str = 'rvsa-base_mtp-pre', checkpoint: Path | None = None
+    folder: str,
+    data: Path,
+    start: str = 'rvsa-base_mtp-pre',
+    checkpoint: Path | None = None,
+    file: Path | None = None,
 ) -> Config:
     """A published config with a small backbone and head, on generated data.
 
@@ -69,8 +73,9 @@ def tiny_config(
         data: The generated data.
         start: How the name of the config begins.
         checkpoint: From :func:`released_file`; ``None``: random weights.
+        file: A config that inherits the published one.
     """
-    cfg = load_config(config_file(folder, start))
+    cfg = load_config(file or config_file(folder, start))
     set_dataloader_defaults(cfg)
     (root,) = {part for part in _strings(cfg.train_dataloader) if part.startswith('data/')} or {
         'none'

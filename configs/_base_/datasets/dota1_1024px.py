@@ -18,7 +18,8 @@ train_pipeline = [
     *load_boxes,
     dict(type='mmdet.Resize', scale=crop_size, keep_ratio=True),
     dict(type='mmdet.RandomFlip', prob=0.75, direction=['horizontal', 'vertical', 'diagonal']),
-    # Storage tanks and roundabouts look the same however they are turned.
+    # With storage tanks (9) or roundabouts (11), which look the same when they are turned while their
+    # boxes do not, by quarters of a turn only.
     dict(type='RandomRotate', prob=0.5, angle_range=180, rect_obj_labels=[9, 11]),
     dict(type='mmdet.PackDetInputs'),
 ]
