@@ -124,7 +124,7 @@ def _backward(
     # sum_k P_qk dP_qk, which is what the softmax subtracts, is also out . gradient.
     delta = (gradient * out).sum(-1).transpose(1, 2)[..., None]
     gradient = gradient.transpose(1, 2).contiguous()
-    grad_qkv = torch.zeros_like(query).new_zeros(3, *query.shape)
+    grad_qkv = query.new_zeros(3, *query.shape)
     grad_q, grad_k, grad_v = grad_qkv.unbind(0)
     grad_h, grad_w = torch.empty_like(score_h), torch.empty_like(score_w)
     grid = (rows_h.shape[0], rows_w.shape[0])
