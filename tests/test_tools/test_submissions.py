@@ -132,7 +132,8 @@ def test_change_maps(tool, tmp_path, capsys):  # noqa: F811
         image = Image.fromarray(pixels if name != 'label' else (pixels[..., 0] // 128) * 255)
         image.save(tmp_path / f'data/test/{name}/t_1.png')
     cfg = tiny_config('levir_cd', tmp_path / 'data')
-    cfg.test_evaluator = [*cfg.test_evaluator, dict(type='mmrsfm.ChangeMapSubmission')]
+    metrics = cfg.test_evaluator if isinstance(cfg.test_evaluator, list) else [cfg.test_evaluator]
+    cfg.test_evaluator = [*metrics, dict(type='mmrsfm.ChangeMapSubmission')]
     cfg.dump(tmp_path / 'levir.py')
     code = tool('test', 'levir.py', '--work-dir', tmp_path / 'w', '--out', tmp_path / 'maps')
     assert code == 0, capsys.readouterr().err
