@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import rasterio
 
-from mmrsfm.errors import ImageSizeError
+from mmrsfm.errors import ConfigError, ImageSizeError
 
 
 def write_class_map(
@@ -37,25 +37,34 @@ def write_class_map(
 
     Raises:
         ImageSizeError: If the map has another size than its source.
+        ConfigError: If it holds numbers that 8 bits do not.
     """
     path = Path(path)
     with rasterio.open(like) as source:
         crs, transform, shape = source.crs, source.transform, source.shape
     if class_map.shape != shape:
         raise ImageSizeError(f'the map is {class_map.shape}, its source {shape} pixels', path=like)
+    values = class_map.astype(np.uint8)
+    if not np.array_equal(values, class_map):
+        raise ConfigError(
+            f'a class map of 8 bits holds 0 to 255, not {class_map.min()} to {class_map.max()}'
+        )
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(path.name + '.partial')
-    with rasterio.open(
-        partial, 'w', driver='GTiff', count=1, dtype='uint8', height=shape[0], width=shape[1],
-        crs=crs, transform=transform, nodata=nodata, compress='deflate', tiled=True,
-        blockxsize=256, blockysize=256,
-    ) as out:  # fmt: skip
-        out.write(class_map.astype(np.uint8), 1)
-        if palette is not None:
-            out.write_colormap(1, {n: (*colour, 255) for n, colour in enumerate(palette)})
-        if class_names is not None:
-            out.update_tags(classes=','.join(class_names))
-        if tags is not None:
-            out.update_tags(**tags)
-    partial.replace(path)
+    try:
+        with rasterio.open(
+            partial, 'w', driver='GTiff', count=1, dtype='uint8', height=shape[0], width=shape[1],
+            crs=crs, transform=transform, nodata=nodata, compress='deflate', tiled=True,
+            blockxsize=256, blockysize=256,
+        ) as out:  # fmt: skip
+            out.write(values, 1)
+            if palette is not None:
+                out.write_colormap(1, {n: (*colour, 255) for n, colour in enumerate(palette)})
+            if class_names is not None:
+                out.update_tags(classes=','.join(class_names))
+            if tags is not None:
+                out.update_tags(**tags)
+        partial.replace(path)
+    finally:
+        partial.unlink(missing_ok=True)
     return path

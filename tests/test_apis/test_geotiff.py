@@ -5,7 +5,7 @@ import rasterio
 from rasterio.transform import Affine
 
 from mmrsfm.apis.geotiff import write_class_map
-from mmrsfm.errors import ImageSizeError
+from mmrsfm.errors import ConfigError, ImageSizeError
 
 
 @pytest.fixture
@@ -37,3 +37,11 @@ def test_another_size(source, tmp_path):
     with pytest.raises(ImageSizeError, match=r'the map is \(5, 5\)'):
         write_class_map(tmp_path / 'a.tif', np.zeros((5, 5), np.uint8), source)
     assert not (tmp_path / 'a.tif').exists()
+
+
+def test_numbers_that_do_not_fit(source, tmp_path):
+    with pytest.raises(ConfigError, match='holds 0 to 255, not 0 to 256'):
+        write_class_map(tmp_path / 'a.tif', np.array([[0, 256] * 15] * 20), source)
+    with pytest.raises(ValueError):  # a palette that is none: nothing is left behind
+        write_class_map(tmp_path / 'a.tif', np.zeros((20, 30)), source, palette=[['red']])
+    assert not list(tmp_path.glob('a.tif*'))
