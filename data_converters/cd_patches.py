@@ -21,19 +21,20 @@ from pathlib import Path
 
 import numpy as np
 from rasterio.enums import ColorInterp
-from rasterio.errors import RasterioError
 from rasterio.windows import Window
 
-from mmrsfm.errors import (
-    ConfigError,
-    CorruptImageError,
-    DatasetNotFoundError,
-    ImageSizeError,
-    MMRSFMError,
-)
+from mmrsfm.errors import ConfigError, DataError, DatasetNotFoundError, ImageSizeError
 from mmrsfm.randomness import derive_seed
-from mmrsfm.utils.conversion import each, refuse_strays
-from mmrsfm.utils.rgb import RGBRaster, files_of_images, image_size, open_raster, write_png
+from mmrsfm.utils.conversion import each, errors_end_command, refuse_strays
+from mmrsfm.utils.progress import progress
+from mmrsfm.utils.rgb import (
+    RGBRaster,
+    files_of_images,
+    image_size,
+    open_raster,
+    read_bands,
+    write_png,
+)
 
 KINDS = ('A', 'B', 'label')
 EDGES = ('pad', 'shift', 'drop')
@@ -112,19 +113,20 @@ def find_triples(folder: str | Path) -> list[_Triple]:
 
 
 def cut_triple(
-    triple: _Triple, size: int, edge: str, targets: Mapping[tuple[int, int], Path]
+    triple: _Triple, size: int, targets: Mapping[tuple[int, int], Path], quiet: bool = True
 ) -> None:
     """Cuts two images and their label; the files are read in strips of one patch.
 
     Args:
         triple: Image of the first date, of the second, label.
         size: Side of a patch in pixels.
-        edge: See :func:`patch_starts`.
         targets: Split folder by top and left of each patch.
+        quiet: No progress line.
 
     Raises:
         ImageSizeError: If the three differ in size.
         CorruptImageError: If one cannot be decoded.
+        DataError: If the label is neither of 0 and 1 nor of 0 and 255.
     """
     stem = triple[0].stem
     with ExitStack() as stack:
@@ -137,11 +139,13 @@ def cut_triple(
                     f'{images[0].width} x {images[0].height}',
                     path=other.path,
                 )
-        tops = sorted({top for top, _ in targets})
-        strips = [source.strips(tops, size) for source in (*images, label)]
-        for rows in zip(*strips, strict=True):
+        lefts: dict[int, list[int]] = {}
+        for top, left in sorted(targets):
+            lefts.setdefault(top, []).append(left)
+        strips = zip(*(one.strips(list(lefts), size) for one in (*images, label)), strict=True)
+        for rows in strips if quiet else progress(strips, 'cut rows', len(lefts)):
             top = rows[0][0]
-            for left in sorted(left for row, left in targets if row == top):
+            for left in lefts[top]:
                 for kind, (_, strip) in zip(KINDS, rows, strict=True):
                     patch = strip[:, left : left + size]
                     below, right = size - patch.shape[0], size - patch.shape[1]
@@ -166,9 +170,7 @@ class _Label:
                 self._grey = np.zeros(256, np.uint8)
                 for index, colour in self._source.colormap(1).items():
                     self._grey[index] = max(colour[:3])
-            # A block at a time: the label of WHU has half a billion pixels.
-            blocks = (self._read(window) for _, window in self._source.block_windows(1))
-            self._highest = max(int(block.max()) for block in blocks)
+            self._highest = self._find_highest()
         except BaseException:
             self._stack.close()
             raise
@@ -179,11 +181,23 @@ class _Label:
     def __exit__(self, *_: object) -> None:
         self._stack.close()
 
+    def _find_highest(self) -> int:
+        stored = self._source.tags(ns='IMAGE_STRUCTURE').get('COMPRESSION', '')
+        if 'JPEG' in f'{self._source.driver} {stored}':
+            # Lossy: a label without changes may be 1 here and there, or everywhere.
+            return 255
+        # A block at a time: the label of WHU has half a billion pixels.
+        blocks = (self._read(window) for _, window in self._source.block_windows(1))
+        highest = max(int(block.max()) for block in blocks)
+        if 1 < highest < 128:
+            raise DataError(
+                f'the label goes up to {highest}: it is neither of 0 and 1 nor of 0 and 255',
+                path=self.path,
+            )
+        return highest
+
     def _read(self, window: Window) -> np.ndarray:
-        try:
-            values = self._source.read(1, window=window)
-        except RasterioError as error:
-            raise CorruptImageError(f'cannot be decoded ({error})', path=self.path) from error
+        values = read_bands(self._source, 1, window)
         return values if self._grey is None else self._grey[values]
 
     def strips(self, tops: Sequence[int], size: int) -> Iterator[tuple[int, np.ndarray]]:
@@ -233,7 +247,7 @@ def cut_folders(
         for kind in KINDS:
             refuse_strays(target / split / kind, names)
         counts[split] = len(names)
-    each(lambda job: cut_triple(job[0], size, edge, job[1]), jobs, 'cut pairs', workers, quiet)
+    each(lambda job: cut_triple(job[0], size, job[1]), jobs, 'cut pairs', workers, quiet)
     return counts
 
 
@@ -246,6 +260,7 @@ def cut_pair(
     seed: int = 0,
     size: int = 256,
     edge: str = 'pad',
+    quiet: bool = False,
 ) -> dict[str, int]:
     """Cuts one large pair, and divides the patches by a hash of seed and place.
 
@@ -258,6 +273,7 @@ def cut_pair(
         seed: Seed of the division.
         size: Side of a patch in pixels.
         edge: See :func:`patch_starts`. With ``'shift'``, patches of two splits may overlap.
+        quiet: No progress line.
 
     Returns:
         Number of patches by split.
@@ -282,7 +298,7 @@ def cut_pair(
         for kind in KINDS:
             refuse_strays(Path(target) / split / kind, names)
         counts[split] = len(chosen)
-    cut_triple(triple, size, edge, targets)
+    cut_triple(triple, size, targets, quiet)
     return counts
 
 
@@ -314,10 +330,8 @@ def main() -> None:
     options = {key: value for key, value in vars(args).items() if key != 'command'}
     if 'fractions' in options:
         options['fractions'] = dict(options['fractions'])
-    try:
+    with errors_end_command():
         counts = cut_folders(**options) if args.command == 'folders' else cut_pair(**options)
-    except MMRSFMError as error:
-        raise SystemExit(f'error: {error}') from None
     print(f'{args.target}: ' + ', '.join(f'{split} {count}' for split, count in counts.items()))
 
 

@@ -16,9 +16,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from mmrsfm.class_tables import DIOR
-from mmrsfm.errors import DataError, MMRSFMError
+from mmrsfm.errors import DataError
 from mmrsfm.utils.conversion import (
     each,
+    errors_end_command,
     files_of,
     number,
     read_names,
@@ -113,10 +114,8 @@ def main() -> None:
     parser.add_argument('--splits', nargs='+', help='lists to convert (default: all annotations)')
     parser.add_argument('--workers', type=int, default=4, help='threads')
     args = parser.parse_args()
-    try:
+    with errors_end_command():
         images, objects = dior_r_to_dota(**vars(args))
-    except MMRSFMError as error:
-        raise SystemExit(f'error: {error}') from None
     print(f'{args.target}: {images} images, {objects} objects')
 
 

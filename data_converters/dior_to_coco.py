@@ -14,8 +14,16 @@ from pathlib import Path
 from typing import Any
 
 from mmrsfm.class_tables import DIOR
-from mmrsfm.errors import DataError, MMRSFMError
-from mmrsfm.utils.conversion import each, number, read_names, read_xml, write_json, xml_text
+from mmrsfm.errors import DataError
+from mmrsfm.utils.conversion import (
+    each,
+    errors_end_command,
+    number,
+    read_names,
+    read_xml,
+    write_json,
+    xml_text,
+)
 from mmrsfm.utils.rgb import image_size
 
 _CORNERS = ('xmin', 'ymin', 'xmax', 'ymax')
@@ -121,10 +129,8 @@ def main() -> None:
     parser.add_argument('--splits', nargs='+', default=['trainval', 'test'])
     parser.add_argument('--workers', type=int, default=4, help='threads')
     args = parser.parse_args()
-    try:
+    with errors_end_command():
         counts = dior_to_coco(**vars(args))
-    except MMRSFMError as error:
-        raise SystemExit(f'error: {error}') from None
     for split, (images, objects) in counts.items():
         print(f'DIOR {split}: {images} images, {objects} objects')
 

@@ -14,7 +14,7 @@ import argparse
 from collections.abc import Iterator
 from pathlib import Path
 
-from mmrsfm.errors import DataError, DatasetNotFoundError, MMRSFMError
+from mmrsfm.errors import DataError, DatasetNotFoundError
 from mmrsfm.evaluation.submissions.base import SubmissionFolder, write_zip
 from mmrsfm.evaluation.submissions.fair1m_format import (
     FAIR1MObject,
@@ -22,6 +22,7 @@ from mmrsfm.evaluation.submissions.fair1m_format import (
     fair1m_xml,
     image_size,
 )
+from mmrsfm.utils.conversion import errors_end_command, read_text
 from mmrsfm.utils.progress import progress
 
 
@@ -87,19 +88,18 @@ def convert_dota_txt(
 
 def _read(file: Path) -> Iterator[tuple[str, FAIR1MObject]]:
     name = file.stem.removeprefix('Task1_')
-    with file.open(encoding='utf-8') as lines:
-        for row, line in enumerate(lines, 1):
-            parts = line.split()
-            if not parts:
-                continue
-            try:
-                if len(parts) != 10:
-                    raise ValueError(f'{len(parts)} fields, not 10')
-                float(parts[1])  # the text itself is kept
-                corners = [float(value) for value in parts[2:]]
-            except ValueError as error:
-                raise DataError(f'line {row} is no detection ({error})', path=file) from error
-            yield parts[0], FAIR1MObject(name, parts[1], corners)
+    for row, line in enumerate(read_text(file, 'file of detections').splitlines(), 1):
+        parts = line.split()
+        if not parts:
+            continue
+        try:
+            if len(parts) != 10:
+                raise ValueError(f'{len(parts)} fields, not 10')
+            float(parts[1])  # the text itself is kept
+            corners = [float(value) for value in parts[2:]]
+        except ValueError as error:
+            raise DataError(f'line {row} is no detection ({error})', path=file) from error
+        yield parts[0], FAIR1MObject(name, parts[1], corners)
 
 
 def main() -> None:
@@ -115,10 +115,8 @@ def main() -> None:
     parser.add_argument('--suffix', default='.tif', help='suffix of the test images [.tif]')
     args = parser.parse_args()
     research = Research(args.provider, args.author, args.pluginname, time=args.time)
-    try:
+    with errors_end_command():
         archive = convert_dota_txt(args.txt_dir, args.img_dir, args.out_dir, research, args.suffix)
-    except MMRSFMError as error:
-        raise SystemExit(f'error: {error}') from None
     if research.missing:
         print(f'the files state no {" and no ".join(research.missing)}: see --provider, --author')
     print(f'{archive} is to be uploaded as it is at https://www.gaofen-challenge.com/benchmark')

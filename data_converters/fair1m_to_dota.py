@@ -20,12 +20,14 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from mmrsfm.class_tables import FAIR1M
-from mmrsfm.errors import ConfigError, DataError, DatasetNotFoundError, MMRSFMError
+from mmrsfm.errors import ConfigError, DataError, DatasetNotFoundError
 from mmrsfm.utils.conversion import (
     each,
+    errors_end_command,
     files_of,
     number,
     read_xml,
+    refuse_source,
     refuse_strays,
     write_lines,
     xml_text,
@@ -118,7 +120,7 @@ def fair1m_to_dota(
         DatasetNotFoundError: If a folder is missing or empty, or an image or annotation has no
             partner.
         DataError: If an annotation cannot be used; file and object are named.
-        ConfigError: If two images have one name, or ``target`` holds other files.
+        ConfigError: If two images have one name, or ``target`` holds other files or the images.
     """
     target = Path(target)
     pictures: dict[str, Path] = {}
@@ -133,6 +135,7 @@ def fair1m_to_dota(
             f'{len(alone)} images or annotations have no partner, such as {alone[0]}',
             path=annotations,
         )
+    refuse_source(target / 'images', images)
     refuse_strays(target / 'annfiles', (f'{prefix}{name}.txt' for name in labels))
     refuse_strays(target / 'images', (f'{prefix}{name}.png' for name in pictures))
 
@@ -161,13 +164,11 @@ def main() -> None:
     parser.add_argument('--stretch', type=float, nargs=2, help='percentiles that become 0 and 255')
     parser.add_argument('--workers', type=int, default=4, help='threads')
     args = parser.parse_args()
-    try:
+    with errors_end_command():
         files, objects = fair1m_to_dota(
             None if args.annotations == '-' else args.annotations, args.target, args.images,
             args.prefix, tuple(args.stretch) if args.stretch else None, args.workers,
         )  # fmt: skip
-    except MMRSFMError as error:
-        raise SystemExit(f'error: {error}') from None
     print(f'{args.target}: {files} images, {objects} objects')
 
 

@@ -14,8 +14,15 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from mmrsfm.errors import ConfigError, DatasetNotFoundError, MMRSFMError
-from mmrsfm.utils.conversion import PLACEMENTS, each, files_of, place, refuse_strays
+from mmrsfm.errors import ConfigError, DatasetNotFoundError
+from mmrsfm.utils.conversion import (
+    PLACEMENTS,
+    each,
+    errors_end_command,
+    files_of,
+    place,
+    refuse_strays,
+)
 
 AREAS = ('Rural', 'Urban')
 KINDS = {'images_png': 'images', 'masks_png': 'labels'}
@@ -93,10 +100,8 @@ def main() -> None:
     parser.add_argument('--how', choices=PLACEMENTS, default='copy', help='how files are placed')
     parser.add_argument('--workers', type=int, default=4, help='threads')
     args = parser.parse_args()
-    try:
+    with errors_end_command():
         counts = loveda_merge(**vars(args))
-    except MMRSFMError as error:
-        raise SystemExit(f'error: {error}') from None
     print(f'{args.target}: ' + ', '.join(f'{part} {count}' for part, count in counts.items()))
 
 

@@ -15,8 +15,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
-from mmrsfm.errors import ConfigError, CorruptImageError, ImageSizeError, MMRSFMError
-from mmrsfm.utils.conversion import each, files_of
+from mmrsfm.errors import CorruptImageError, ImageSizeError
+from mmrsfm.utils.conversion import each, errors_end_command, files_of, refuse_source
 from mmrsfm.utils.rgb import write_png
 
 
@@ -53,8 +53,7 @@ def loveda_server_labels(
         ImageSizeError: If a file has several channels.
     """
     source, target = Path(source), Path(target)
-    if source.resolve() == target.resolve():
-        raise ConfigError(f'{target} is the folder of the source; give another one')
+    refuse_source(target, [source])
 
     def convert(path: Path) -> None:
         try:
@@ -75,10 +74,8 @@ def main() -> None:
     parser.add_argument('target', help='folder to fill, another one')
     parser.add_argument('--workers', type=int, default=4, help='threads')
     args = parser.parse_args()
-    try:
+    with errors_end_command():
         count = loveda_server_labels(**vars(args))
-    except MMRSFMError as error:
-        raise SystemExit(f'error: {error}') from None
     print(f'{args.target}: {count} label maps')
 
 

@@ -22,28 +22,18 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-import rasterio
-from rasterio.errors import RasterioError
 
-from mmrsfm.errors import (
-    CorruptImageError,
-    DataError,
-    DatasetNotFoundError,
-    ImageSizeError,
-    MMRSFMError,
-)
-from mmrsfm.utils.conversion import each, refuse_strays
-from mmrsfm.utils.rgb import percentiles, scale_to_bytes, write_png
+from mmrsfm.errors import DataError, DatasetNotFoundError, ImageSizeError
+from mmrsfm.utils import rgb
+from mmrsfm.utils.conversion import each, errors_end_command, read_text, refuse_strays
+from mmrsfm.utils.rgb import open_raster, percentiles, scale_to_bytes, write_png
 
 BANDS = ('B04', 'B03', 'B02')
 
 
 def read_cities(path: str | Path) -> list[str]:
     """Names of cities in ``train.txt`` or ``test.txt``: separated by commas, blanks or lines."""
-    path = Path(path)
-    if not path.is_file():
-        raise DatasetNotFoundError('there is no such list of cities', path=path)
-    return [name for name in re.split(r'[,\s]+', path.read_text(encoding='utf-8-sig')) if name]
+    return [name for name in re.split(r'[,\s]+', read_text(path, 'list of cities')) if name]
 
 
 def read_bands(folder: str | Path, bands: Sequence[str] = BANDS) -> np.ndarray:
@@ -70,11 +60,8 @@ def read_bands(folder: str | Path, bands: Sequence[str] = BANDS) -> np.ndarray:
             raise DatasetNotFoundError(
                 f'{len(found)} files for the band {band}, not one', path=folder
             )
-        try:
-            with rasterio.open(found[0]) as source:
-                arrays.append(source.read(1))
-        except RasterioError as error:
-            raise CorruptImageError(f'cannot be decoded ({error})', path=found[0]) from error
+        with open_raster(found[0]) as source:
+            arrays.append(rgb.read_bands(source))
         if arrays[-1].shape != arrays[0].shape:
             raise ImageSizeError(
                 f'{arrays[-1].shape} pixels, {bands[0]} has {arrays[0].shape}', path=found[0]
@@ -101,11 +88,8 @@ def read_label(folder: str | Path, city: str) -> np.ndarray:
     path = tif if tif.is_file() else png
     if not path.is_file():
         raise DatasetNotFoundError('there is neither this change map nor a tif', path=png)
-    try:
-        with rasterio.open(path) as source:
-            label = source.read(1)
-    except RasterioError as error:
-        raise CorruptImageError(f'cannot be decoded ({error})', path=path) from error
+    with open_raster(path) as source:
+        label = rgb.read_bands(source)
     if path == png:
         return np.where(label >= 128, 255, 0).astype(np.uint8)
     if not set(np.unique(label)) <= {1, 2}:
@@ -182,10 +166,8 @@ def main() -> None:
     parser.add_argument('--stretch', type=float, nargs=2, default=(2.0, 98.0))
     parser.add_argument('--workers', type=int, default=2, help='threads')
     args = parser.parse_args()
-    try:
+    with errors_end_command():
         counts = oscd_to_rgb(**{**vars(args), 'stretch': tuple(args.stretch)})
-    except MMRSFMError as error:
-        raise SystemExit(f'error: {error}') from None
     print(f'{args.target}: ' + ', '.join(f'{split} {count}' for split, count in counts.items()))
 
 

@@ -16,6 +16,7 @@ from __future__ import annotations
 import argparse
 import io
 import pickle
+import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -24,8 +25,13 @@ import numpy as np
 from pycocotools import mask as coco_mask
 
 from mmrsfm.class_tables import SAMRS
-from mmrsfm.errors import ConfigError, DataError, DatasetNotFoundError, MMRSFMError
-from mmrsfm.utils.conversion import each, read_names, write_json
+from mmrsfm.errors import ConfigError, DataError, DatasetNotFoundError
+from mmrsfm.utils.conversion import (
+    each,
+    errors_end_command,
+    read_names,
+    write_json,
+)
 from mmrsfm.utils.rgb import image_size
 
 # What NumPy and old protocols write for numbers, arrays and bytes. None of it is imported.
@@ -35,6 +41,9 @@ _INERT = {
     'numpy._core.multiarray._reconstruct', 'numpy.core.numeric._frombuffer',
     'numpy._core.numeric._frombuffer', '_codecs.encode', 'builtins.bytes',
 }  # fmt: skip
+# Runs in groups of five bits, 48 added, where bit 5 says that the run goes on. pycocotools does not
+# check it: a text that ends within a run would make it read and write beyond its memory.
+_RUNS = re.compile(r'(?:[P-o]{0,6}[0-O])*')
 _SCALARS = ('b1', 'i1', 'i2', 'i4', 'i8', 'u1', 'u2', 'u4', 'u8', 'f2', 'f4', 'f8')
 
 
@@ -223,15 +232,17 @@ def _annotation(
     if not isinstance(rle, dict) or not {'size', 'counts'} <= set(rle):
         raise DataError(f'{where}: the mask is no run-length encoding', path=path)
     counts = rle['counts']
-    if list(rle['size']) != list(size):
+    if not isinstance(rle['size'], (list, tuple)) or tuple(rle['size']) != size:
         raise DataError(f'{where}: a mask of {rle["size"]} in an image of {size}', path=path)
     if isinstance(counts, list):
+        if not all(type(run) is int and run >= 0 for run in counts) or sum(counts) != np.prod(size):
+            raise DataError(f'{where}: the counts of the mask do not fill {size}', path=path)
         counts = coco_mask.frPyObjects({'size': list(size), 'counts': counts}, *size)['counts']
     if isinstance(counts, bytes):
         # JSON has no bytes, and the text of a run-length encoding is ASCII.
         counts = counts.decode('ascii', errors='replace')
-    if not isinstance(counts, str) or not counts.isascii():
-        raise DataError(f'{where}: the counts of the mask are no text', path=path)
+    if not isinstance(counts, str) or not _RUNS.fullmatch(counts):
+        raise DataError(f'{where}: the counts of the mask are no text of runs', path=path)
     rle = {'size': list(size), 'counts': counts}
     return {
         'iscrowd': 0,
@@ -255,10 +266,8 @@ def main() -> None:
     parser.add_argument('--missing', default='raise', choices=['raise', 'empty'])
     parser.add_argument('--workers', type=int, default=4, help='threads')
     args = parser.parse_args()
-    try:
+    with errors_end_command():
         counts = samrs_to_coco(**vars(args))
-    except MMRSFMError as error:
-        raise SystemExit(f'error: {error}') from None
     for split, (images, instances) in counts.items():
         print(f'{args.dataset} {split}: {images} images, {instances} instances')
 

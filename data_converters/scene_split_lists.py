@@ -20,20 +20,22 @@ which ``--lists train=FILE val=FILE`` takes instead, one image a line.
 from __future__ import annotations
 
 import argparse
+import contextlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from mmrsfm.errors import ConfigError, DatasetNotFoundError, MMRSFMError
+from mmrsfm.errors import ConfigError, DatasetNotFoundError
 from mmrsfm.randomness import derive_seed
 from mmrsfm.utils.conversion import (
     PLACEMENTS,
     each,
+    errors_end_command,
     place,
     read_names,
     refuse_strays,
     write_lines,
 )
-from mmrsfm.utils.rgb import IMAGE_SUFFIXES
+from mmrsfm.utils.rgb import files_of_images, image_stem
 
 LAYOUTS = ('folders', 'lists')
 LIST_NAME = 'mtp/{split}_labels_28_mtp.txt'
@@ -52,10 +54,9 @@ def scan_classes(source: str | Path) -> dict[str, list[Path]]:
     if not source.is_dir():
         raise DatasetNotFoundError('there is no such folder', path=source)
     found = {}
-    for folder in sorted(path for path in source.iterdir() if path.is_dir()):
-        paths = sorted(p for p in folder.iterdir() if p.suffix.lower() in IMAGE_SUFFIXES)
-        if paths:
-            found[folder.name] = paths
+    for folder in sorted(source.iterdir()):
+        with contextlib.suppress(DatasetNotFoundError):  # Without images: no class.
+            found[folder.name] = files_of_images(folder)
     if not found:
         raise DatasetNotFoundError('holds no folder of images for each class', path=source)
     return found
@@ -117,7 +118,7 @@ def take_split(
     for split, source in lists.items():
         chosen = []
         for line in read_names(source):
-            stem = Path(line).stem
+            stem = image_stem(line)
             if stem not in known:
                 raise DatasetNotFoundError(f'{line} is no image of any class', path=source)
             if stem in owner:
@@ -181,7 +182,10 @@ def split_scenes(
     else:
         every = [path for paths in classes.values() for path in paths]
         if len({path.name for path in every}) < len(every):
-            raise ConfigError(f'images in different classes of {source} have the same name')
+            raise ConfigError(
+                f'images in different classes of {source} have the same name, which one folder '
+                "does not hold; use the layout 'folders'"
+            )
         jobs = [(path, target / 'all_img' / path.name) for path in every]
         refuse_strays(target / 'all_img', (path.name for path in every))
     each(lambda job: place(*job, how), jobs, 'place images', workers, quiet)
@@ -215,7 +219,7 @@ def main() -> None:
     parser.add_argument('--list-name', default=LIST_NAME, help='name of the lists below target')
     parser.add_argument('--workers', type=int, default=4, help='threads')
     args = parser.parse_args()
-    try:
+    with errors_end_command():
         fractions = _pairs(args.fractions)
         try:
             shares = fractions and {name: float(value) for name, value in fractions.items()}
@@ -225,8 +229,6 @@ def main() -> None:
             args.source, args.target, args.layout, shares, _pairs(args.lists), args.seed,
             args.how, args.list_name, args.workers,
         )  # fmt: skip
-    except MMRSFMError as error:
-        raise SystemExit(f'error: {error}') from None
     print(f'{args.target}: ' + ', '.join(f'{part} {count}' for part, count in counts.items()))
 
 

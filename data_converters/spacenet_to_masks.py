@@ -15,21 +15,28 @@ from __future__ import annotations
 
 import argparse
 import json
+import logging
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import rasterio
 from rasterio.crs import CRS
-from rasterio.errors import CRSError, RasterioError
+from rasterio.errors import CRSError
 from rasterio.features import rasterize
 from rasterio.warp import transform_geom
 
-from mmrsfm.errors import ConfigError, CorruptImageError, DataError, MMRSFMError
+from mmrsfm.errors import ConfigError, DataError
 from mmrsfm.randomness import derive_seed
-from mmrsfm.utils.conversion import each, files_of, read_names, refuse_strays
-from mmrsfm.utils.rgb import RGBRaster, write_png
+from mmrsfm.utils.conversion import (
+    each,
+    errors_end_command,
+    files_of,
+    read_names,
+    read_text,
+    refuse_strays,
+)
+from mmrsfm.utils.rgb import RGBRaster, image_stem, open_raster, write_png
 
 SPLITS = ('train', 'val')
 
@@ -42,7 +49,8 @@ def building_mask(geojson: str | Path, image: str | Path) -> np.ndarray:
     longitude and latitude; they are transformed if the image has another.
 
     Args:
-        geojson: Features with Polygons and MultiPolygons; other and empty ones do not count.
+        geojson: Features with Polygons and MultiPolygons; other and empty ones do not count. A
+            file without any text stands for an image without buildings.
         image: A georeferenced raster.
 
     Returns:
@@ -52,18 +60,18 @@ def building_mask(geojson: str | Path, image: str | Path) -> np.ndarray:
         CorruptImageError: If the image cannot be opened.
         DataError: If the geojson is none, or the image has no georeference.
     """
-    try:
-        with rasterio.open(image) as source:
-            shape, transform, crs = source.shape, source.transform, source.crs
-    except RasterioError as error:
-        raise CorruptImageError(f'cannot be opened ({error})', path=image) from error
+    with open_raster(image) as source:
+        shape, transform, crs = source.shape, source.transform, source.crs
     if crs is None and transform.is_identity:
         raise DataError('has no georeference, so that the polygons have no place', path=image)
+    text = read_text(geojson, 'geojson')
+    if not text.strip():
+        return np.zeros(shape, np.uint8)
     try:
-        content = json.loads(Path(geojson).read_text(encoding='utf-8-sig'))
+        content = json.loads(text)
         stated = (content.get('crs') or {}).get('properties', {}).get('name')
         features = content['features']
-    except (OSError, ValueError, KeyError, AttributeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise DataError(f'is no geojson with features ({error!r})', path=geojson) from error
     try:
         system = CRS.from_user_input(stated or 'OGC:CRS84')
@@ -154,13 +162,13 @@ def spacenet_to_masks(
         geojsons: Folder of geojsons.
         target: Folder to fill.
         val_fraction: Share for validation, drawn by a hash of seed and name.
-        val_names: Names of images (without suffix) for validation, instead of drawing.
+        val_names: Names of images (with or without suffix) for validation, instead of drawing.
         seed: Seed of the split.
         image_prefix: What stands before the common name of an image.
         geojson_prefix: What stands before the common name of a geojson.
         stretch: Percentiles that become 0 and 255, for images of more than 8 bits.
         workers: Number of threads.
-        quiet: No progress line.
+        quiet: No progress line, no note on empty files.
 
     Returns:
         Number of images by split.
@@ -178,13 +186,19 @@ def spacenet_to_masks(
             raise ConfigError(f'val_fraction is a share from 0 to 1, got {val_fraction}')
         order = sorted(stems, key=lambda stem: (derive_seed(seed, stem), stem))
         val_names = order[: round(val_fraction * len(stems))]
-    elif unknown := sorted(set(val_names) - set(stems)):
+    elif unknown := sorted({image_stem(name) for name in val_names} - set(stems)):
         raise ConfigError(f'{len(unknown)} names of the list have no image, such as {unknown[0]}')
-    split = dict.fromkeys(stems, 'train') | dict.fromkeys(val_names, 'val')
+    split = dict.fromkeys(stems, 'train') | dict.fromkeys(map(image_stem, val_names), 'val')
     for part in SPLITS:
         planned = [f'{stem}.png' for stem in stems if split[stem] == part]
         for kind in ('images', 'labels'):
             refuse_strays(Path(target) / part / kind, planned)
+
+    blank = [geojson.name for _, geojson in pairs if geojson.stat().st_size == 0]
+    if blank and not quiet:
+        logging.getLogger('mmrsfm').warning(
+            'SpaceNet: %d geojsons are empty files, such as %s: no buildings', len(blank), blank[0]
+        )
 
     def convert(pair: tuple[Path, Path]) -> None:
         image, geojson = pair
@@ -214,15 +228,13 @@ def main() -> None:
     parser.add_argument('--workers', type=int, default=4, help='threads')
     args = parser.parse_args()
     source = Path(args.source)
-    try:
+    with errors_end_command():
         val_names = read_names(args.val_list) if args.val_list else None
         counts = spacenet_to_masks(
             source / args.images, source / args.geojsons, args.target, args.val_fraction,
             val_names, args.seed, args.image_prefix, args.geojson_prefix,
             tuple(args.stretch) if args.stretch else None, args.workers,
         )  # fmt: skip
-    except MMRSFMError as error:
-        raise SystemExit(f'error: {error}') from None
     print(f'{args.target}: ' + ', '.join(f'{part} {count}' for part, count in counts.items()))
 
 

@@ -23,12 +23,20 @@ import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import shapely
 
-from mmrsfm.errors import ConfigError, DataError, DatasetNotFoundError, MMRSFMError
-from mmrsfm.utils.conversion import each, refuse_strays, write_json, write_lines
+from mmrsfm.errors import ConfigError, DataError
+from mmrsfm.utils.conversion import (
+    each,
+    errors_end_command,
+    read_text,
+    refuse_strays,
+    write_json,
+    write_lines,
+)
 from mmrsfm.utils.rgb import RGBRaster, files_of_images, image_size, write_png
 
 PRESETS = {'ss': {'gap': 200, 'rates': (1.0,)}, 'ms': {'gap': 500, 'rates': (0.5, 1.0, 1.5)}}
@@ -105,11 +113,8 @@ def read_dota_labels(path: str | Path) -> Objects:
         DatasetNotFoundError: If there is no such file.
         DataError: If a line has another form; it is named.
     """
-    path = Path(path)
-    if not path.is_file():
-        raise DatasetNotFoundError('there is no such annotation file', path=path)
     corners, names, difficulties = [], [], []
-    for line_number, line in enumerate(path.read_text(encoding='utf-8-sig').splitlines(), start=1):
+    for line_number, line in enumerate(read_text(path, 'annotation file').splitlines(), start=1):
         items = line.split()
         if not items or line.strip().lower().startswith(HEADERS):
             continue
@@ -264,10 +269,12 @@ def split_dota(
             label = None if labels is None else Path(labels[index]) / f'{path.stem}.txt'
             sources[path.stem] = (path, label)
     windows = {name: windows_of(*image_size(path), settings) for name, (path, _) in sources.items()}
-    _claim(target, settings)
+    ours = json.loads(json.dumps(asdict(settings)))
+    _refuse_other_settings(target, ours)
     names = [window.name(image) for image, found in windows.items() for window in found]
     refuse_strays(target / 'images', (f'{name}.png' for name in names))
     refuse_strays(target / 'annfiles', () if labels is None else (f'{name}.txt' for name in names))
+    write_json(target / SETTINGS_FILE, ours)
 
     def cut(image: str) -> None:
         path, label = sources[image]
@@ -309,10 +316,9 @@ def _cut_patches(
                 write_png(folder / f'{Window(left, top, side).name(image)}.png', patch)
 
 
-def _claim(target: Path, settings: SplitSettings) -> None:
-    """Notes the settings, and raises for those of another split: its patches would be kept."""
+def _refuse_other_settings(target: Path, ours: dict[str, Any]) -> None:
+    """Raises for a target of other settings: patches that are there would be kept."""
     path = target / SETTINGS_FILE
-    ours = json.loads(json.dumps(asdict(settings)))
     if path.exists():
         try:
             theirs = json.loads(path.read_text())
@@ -323,7 +329,6 @@ def _claim(target: Path, settings: SplitSettings) -> None:
                 f'{target} holds patches that were cut with {theirs}, not with {ours}. Remove the '
                 'folder, or name another target.'
             )
-    write_json(path, ours)
 
 
 def main() -> None:
@@ -348,15 +353,13 @@ def main() -> None:
     parser.add_argument('--workers', type=int, default=4, help='threads')
     args = parser.parse_args()
     preset = PRESETS[args.preset]
-    try:
+    with errors_end_command():
         settings = SplitSettings(
             args.size, preset['gap'] if args.gap is None else args.gap,
             tuple(args.rates or preset['rates']), args.img_rate_thr, args.iof_thr,
             tuple(args.padding_value),
         )  # fmt: skip
         count, patches = split_dota(args.images, args.target, args.labels, settings, args.workers)
-    except MMRSFMError as error:
-        raise SystemExit(f'error: {error}') from None
     print(f'{args.target}: {patches} patches of {count} images')
 
 

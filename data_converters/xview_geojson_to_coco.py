@@ -27,10 +27,16 @@ from typing import Any
 import numpy as np
 
 from mmrsfm.class_tables import XVIEW, XVIEW_TYPE_IDS
-from mmrsfm.errors import ConfigError, DataError, DatasetNotFoundError, MMRSFMError
+from mmrsfm.errors import ConfigError, DataError, DatasetNotFoundError
 from mmrsfm.randomness import derive_seed
-from mmrsfm.utils.conversion import each, refuse_strays, write_json
-from mmrsfm.utils.rgb import RGBRaster, files_of_images, write_png
+from mmrsfm.utils.conversion import (
+    each,
+    errors_end_command,
+    read_text,
+    refuse_strays,
+    write_json,
+)
+from mmrsfm.utils.rgb import RGBRaster, files_of_images, image_stem, write_png
 
 PADDING = 128
 _CATEGORY = {type_id: index for index, type_id in enumerate(XVIEW_TYPE_IDS)}
@@ -50,10 +56,7 @@ def read_features(path: str | Path) -> Iterator[dict[str, Any]]:
         DatasetNotFoundError: If there is no such file.
         DataError: If it is no geojson; the number of the feature is named.
     """
-    path = Path(path)
-    if not path.is_file():
-        raise DatasetNotFoundError('there is no such geojson', path=path)
-    text = path.read_text(encoding='utf-8-sig')
+    text = read_text(path, 'geojson')
     start = re.search(r'"features"\s*:\s*\[\s*', text)
     if start is None:
         raise DataError('has no list of features', path=path)
@@ -111,7 +114,7 @@ def read_labels(
             continue
         try:
             left, top, right, bottom = (int(part) for part in bounds.split(','))
-        except ValueError:
+        except (AttributeError, ValueError):
             left_out['bounds that are not four integers'] += 1
             continue
         if category is None:
@@ -199,6 +202,20 @@ def draw_split(names: Sequence[str], train_count: int, seed: int) -> dict[str, l
     return {'train': sorted(order[:train_count]), 'val': sorted(order[train_count:])}
 
 
+def read_split(path: str | Path) -> dict[str, list[str]]:
+    """Reads a json file with a list of names of images by split."""
+    try:
+        split = json.loads(read_text(path, 'split'))
+    except ValueError as error:
+        raise DataError(f'is no json ({error})', path=path) from error
+    if not isinstance(split, dict) or not all(
+        isinstance(names, list) and all(isinstance(name, str) for name in names)
+        for names in split.values()
+    ):
+        raise DataError('is not of the form {"train": ["1", ...], "val": [...]}', path=path)
+    return split
+
+
 def xview_to_coco(
     geojson: str | Path,
     images: str | Path,
@@ -219,7 +236,7 @@ def xview_to_coco(
         geojson: ``xView_train.geojson``.
         images: Folder of the tif images.
         target: Folder to fill.
-        split: Names of images, without suffix, by split. Defaults to :func:`draw_split`.
+        split: Names of images, with or without suffix, by split. Defaults to :func:`draw_split`.
         train_count: Images for training, of those with objects.
         seed: Seed of the split.
         size: Side of a tile in pixels.
@@ -248,6 +265,7 @@ def xview_to_coco(
     by_stem = {Path(name).stem: name for name in paths}
     if split is None:
         split = draw_split([Path(name).stem for name in labels], train_count, seed)
+    split = {part: [image_stem(name) for name in names] for part, names in split.items()}
     chosen = [stem for names in split.values() for stem in names]
     for stem, count in Counter(chosen).items():
         if stem not in by_stem:
@@ -319,19 +337,12 @@ def main() -> None:
     parser.add_argument('--workers', type=int, default=4, help='threads')
     args = parser.parse_args()
     source = Path(args.source)
-    try:
-        split = None
-        if args.split:
-            try:
-                split = json.loads(Path(args.split).read_text())
-            except (OSError, ValueError) as error:
-                raise DataError(f'cannot be read ({error})', path=args.split) from error
+    with errors_end_command():
+        split = read_split(args.split) if args.split else None
         counts = xview_to_coco(
             args.geojson or source / 'xView_train.geojson', args.images or source / 'train_images',
             args.target, split, args.train_count, args.seed, args.size, args.workers,
         )  # fmt: skip
-    except MMRSFMError as error:
-        raise SystemExit(f'error: {error}') from None
     for part, (tiles, objects) in counts.items():
         print(f'xView {part}: {tiles} tiles, {objects} objects')
 

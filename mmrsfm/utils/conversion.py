@@ -8,18 +8,31 @@ import json
 import math
 import os
 import shutil
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, TypeVar
 from xml.etree import ElementTree
 
-from mmrsfm.errors import ConfigError, DataError, DatasetNotFoundError
+from mmrsfm.errors import ConfigError, DataError, DatasetNotFoundError, MMRSFMError
 from mmrsfm.utils.progress import progress
 
 T = TypeVar('T')
 R = TypeVar('R')
 PLACEMENTS = ('copy', 'hardlink', 'symlink')
+
+
+@contextlib.contextmanager
+def errors_end_command() -> Iterator[None]:
+    """Ends a command with one sentence for what its user can mend, a full disk included.
+
+    Raises:
+        SystemExit: With the message of a :class:`~mmrsfm.errors.MMRSFMError` or an ``OSError``.
+    """
+    try:
+        yield
+    except (MMRSFMError, OSError) as error:
+        raise SystemExit(f'error: {error}') from None
 
 
 def write_whole(path: str | Path, data: bytes) -> None:
@@ -69,7 +82,9 @@ def place(source: str | Path, target: str | Path, how: str = 'copy') -> None:
     source, target = Path(source), Path(target)
     if how not in PLACEMENTS:
         raise ConfigError(f'files are placed by {PLACEMENTS}, not by {how!r}')
-    if target.exists() and target.samefile(source) and target.is_symlink() == (how == 'symlink'):
+    if source.resolve() == target.parent.resolve() / target.name:
+        return  # The file itself: a link in its place would lead to nothing.
+    if _is_placed(source, target, how):
         return
     target.parent.mkdir(parents=True, exist_ok=True)
     partial = target.with_name(f'.{target.name}.partial')
@@ -83,6 +98,12 @@ def place(source: str | Path, target: str | Path, how: str = 'copy') -> None:
     partial.replace(target)
     # A hard link renamed onto its twin is left by POSIX.
     partial.unlink(missing_ok=True)
+
+
+def _is_placed(source: Path, target: Path, how: str) -> bool:
+    if how == 'copy' or not target.exists() or not target.samefile(source):
+        return False
+    return target.is_symlink() == (how == 'symlink')
 
 
 def each(
@@ -113,6 +134,26 @@ def each(
         pool.shutdown(wait=True, cancel_futures=True)
 
 
+def read_text(path: str | Path, what: str) -> str:
+    """The text of a file in UTF-8, with or without a byte order mark.
+
+    Args:
+        path: The file.
+        what: What it should be, for the message, e.g. ``'list of names'``.
+
+    Raises:
+        DatasetNotFoundError: If there is no such file.
+        DataError: If it is not UTF-8.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise DatasetNotFoundError(f'there is no such {what}', path=path)
+    try:
+        return path.read_text(encoding='utf-8-sig')
+    except UnicodeDecodeError as error:
+        raise DataError(f'is no text in UTF-8 ({error})', path=path) from error
+
+
 def read_names(path: str | Path) -> list[str]:
     """Reads a list of names, one a line; blank lines, blanks around and CRLF do not matter.
 
@@ -121,10 +162,8 @@ def read_names(path: str | Path) -> list[str]:
         DataError: If a name stands there twice.
     """
     path = Path(path)
-    if not path.is_file():
-        raise DatasetNotFoundError('there is no such list of names', path=path)
     seen: dict[str, int] = {}
-    for number, line in enumerate(path.read_text(encoding='utf-8-sig').splitlines(), start=1):
+    for number, line in enumerate(read_text(path, 'list of names').splitlines(), start=1):
         name = line.strip()
         if not name:
             continue
@@ -151,6 +190,17 @@ def files_of(folder: str | Path, *suffixes: str) -> list[Path]:
     if not found:
         raise DatasetNotFoundError(f'holds no file with {" or ".join(suffixes)}', path=folder)
     return found
+
+
+def refuse_source(target: str | Path, sources: Iterable[str | Path]) -> None:
+    """Raises if a folder that will be filled is one that is read, whose files would be replaced.
+
+    Raises:
+        ConfigError: With the folder.
+    """
+    target = Path(target)
+    if target.resolve() in {Path(source).resolve() for source in sources}:
+        raise ConfigError(f'{target} is a folder of the source; give another target')
 
 
 def refuse_strays(folder: str | Path, planned: Iterable[str]) -> None:
@@ -181,19 +231,27 @@ def refuse_strays(folder: str | Path, planned: Iterable[str]) -> None:
         )
 
 
+class _PlainTree(ElementTree.TreeBuilder):
+    """Refuses a document type, in which entities are defined that grow without bounds."""
+
+    def doctype(self, name: str, pubid: str | None, system: str | None) -> None:
+        raise ValueError(f'it defines the document type {name!r}, which annotations do not need')
+
+
 def read_xml(path: str | Path) -> ElementTree.Element:
     """The root element of an XML file.
 
     Raises:
         DatasetNotFoundError: If there is no such file.
-        DataError: If it is not XML, with line and column.
+        DataError: If it is not XML, with line and column; if it is in an encoding that the parser
+            does not know, or has a document type.
     """
     path = Path(path)
     if not path.is_file():
         raise DatasetNotFoundError('there is no such annotation file', path=path)
     try:
-        return ElementTree.fromstring(path.read_bytes())
-    except ElementTree.ParseError as error:
+        return ElementTree.fromstring(path.read_bytes(), ElementTree.XMLParser(target=_PlainTree()))
+    except (ElementTree.ParseError, ValueError, LookupError) as error:
         raise DataError(f'is not XML ({error})', path=path) from error
 
 

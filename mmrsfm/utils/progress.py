@@ -37,20 +37,23 @@ def progress(
     terminal = stream.isatty()
     start = last = time.monotonic()
     shown = 0
-    for done, item in enumerate(items, 1):
-        yield item
-        now = time.monotonic()
-        tenth = 10 * done // total if total else done // 100
-        if terminal and (now - last > 0.2 or done == total):
-            stream.write('\r' + _line(what, done, total, now - start) + '\x1b[K')
-            last = now
-        elif not terminal and (done == total or (tenth != shown and now - last > 2)):
-            stream.write(_line(what, done, total, now - start) + '\n')
-            last, shown = now, tenth
-        stream.flush()
-    if terminal:
-        stream.write('\n')
-        stream.flush()
+    try:
+        for done, item in enumerate(items, 1):
+            yield item
+            now = time.monotonic()
+            tenth = 10 * done // total if total else done // 100
+            if terminal and (now - last > 0.2 or done == total):
+                stream.write('\r' + _line(what, done, total, now - start) + '\x1b[K')
+                last = now
+            elif not terminal and (done == total or (tenth != shown and now - last > 2)):
+                stream.write(_line(what, done, total, now - start) + '\n')
+                last, shown = now, tenth
+            stream.flush()
+    finally:
+        # After an error too, whose message needs a line of its own.
+        if terminal:
+            stream.write('\n')
+            stream.flush()
 
 
 def _line(what: str, done: int, total: int | None, seconds: float) -> str:

@@ -26,8 +26,12 @@ from mmrsfm.utils.conversion import files_of, write_whole
 warnings.filterwarnings('ignore', category=NotGeoreferencedWarning)
 
 # GDAL would keep decoded blocks in a twentieth of all memory, though nothing is read twice; and a
-# truncated JPEG would be a warning and grey pixels.
-_OPTIONS = {'GDAL_CACHEMAX': 64, 'GDAL_ERROR_ON_LIBJPEG_WARNING': 'TRUE'}
+# truncated JPEG would be a warning and grey pixels. To open a file it would list the folder, each
+# time, for what may lie beside the file: in folders of 20,000 that takes longer than all else.
+_OPTIONS = {
+    'GDAL_CACHEMAX': 64, 'GDAL_ERROR_ON_LIBJPEG_WARNING': 'TRUE',
+    'GDAL_DISABLE_READDIR_ON_OPEN': 'TRUE',
+}  # fmt: skip
 
 # Suffixes of pictures in the benchmarks, in small letters.
 IMAGE_SUFFIXES = ('.png', '.jpg', '.jpeg', '.tif', '.tiff', '.bmp')
@@ -36,6 +40,12 @@ IMAGE_SUFFIXES = ('.png', '.jpg', '.jpeg', '.tif', '.tiff', '.bmp')
 def files_of_images(folder: str | Path) -> list[Path]:
     """Pictures of a folder, by name; see :func:`mmrsfm.utils.conversion.files_of`."""
     return files_of(folder, *IMAGE_SUFFIXES)
+
+
+def image_stem(name: str) -> str:
+    """A name in a list of images without its folder and without the suffix of a picture."""
+    path = Path(name)
+    return path.stem if path.suffix.lower() in IMAGE_SUFFIXES else path.name
 
 
 @contextmanager
@@ -104,7 +114,8 @@ class RGBRaster:
             raise DataError(
                 f'has samples of the type {kind}, not uint8',
                 path=self.path,
-                hint='Give two percentiles that become 0 and 255 (stretch, e.g. 2 98)',
+                hint='Two percentiles that become 0 and 255 are needed (--stretch 2 98, where the '
+                'command has it), or files of 8 bits',
             )
 
     def __enter__(self) -> RGBRaster:
@@ -159,10 +170,29 @@ class RGBRaster:
             yield top, held[: bottom - top]
 
     def _raw(self, window: Window | None) -> np.ndarray:
-        try:
-            return self._source.read(self._bands, window=window)
-        except RasterioError as error:
-            raise CorruptImageError(f'cannot be decoded ({error})', path=self.path) from error
+        return read_bands(self._source, self._bands, window)
+
+
+def read_bands(
+    source: rasterio.DatasetReader, bands: int | Sequence[int] = 1, window: Window | None = None
+) -> np.ndarray:
+    """Reads an open raster as it is.
+
+    Args:
+        source: Of :func:`open_raster`.
+        bands: A number from 1, or several.
+        window: Within the raster; all of it by default.
+
+    Returns:
+        (H, W) for one number, (C, H, W) for several.
+
+    Raises:
+        CorruptImageError: If it cannot be decoded.
+    """
+    try:
+        return source.read(bands, window=window)
+    except RasterioError as error:
+        raise CorruptImageError(f'cannot be decoded ({error})', path=source.name) from error
 
 
 def percentiles(

@@ -9,7 +9,7 @@ from data_converters.dior_r_to_dota import dior_r_to_dota
 from data_converters.dior_to_coco import dior_to_coco, read_boxes
 from data_converters.fair1m_to_dota import class_name, dota_lines, fair1m_to_dota
 from data_converters.scene_split_lists import draw_split, split_scenes
-from data_converters.xview_geojson_to_coco import read_features, xview_to_coco
+from data_converters.xview_geojson_to_coco import read_features, read_split, xview_to_coco
 from mmrsfm.class_tables import FAIR1M
 from mmrsfm.errors import (
     ConfigError,
@@ -40,6 +40,9 @@ class TestXML:
             (BOX.format(name='ship', x='nan'), "object 1, xmin: 'nan' is no number"),
             (BOX.format(name='ship', x=''), 'object 1 has no <bndbox><xmin>'),
             (BOX[:-9], 'is not XML .*line 1'),
+            ('<?xml version="1.0" encoding="gb2312"?>' + BOX, 'is not XML .*encoding'),
+            ('<?xml version="1.0" encoding="klingon"?>' + BOX, 'is not XML .*klingon'),
+            ('<!DOCTYPE a [<!ENTITY b "c">]><annotation>&b;</annotation>', 'is not XML .*type'),
         ],
     )
     def test_objects_are_named(self, tmp_path, text, message):
@@ -89,6 +92,8 @@ class TestXML:
             fair1m_to_dota(train / 'labelXml', tmp_path / 'out', [train / 'images'], quiet=True)
         with pytest.raises(ConfigError, match='use a prefix'):
             fair1m_to_dota(None, tmp_path / 'out', [train / 'images'] * 2, quiet=True)
+        with pytest.raises(ConfigError, match='is a folder of the source'):
+            fair1m_to_dota(None, train, [train / 'images'], quiet=True)
 
 
 class TestXView:
@@ -124,9 +129,16 @@ class TestXView:
         with pytest.raises(ConfigError, match='names 100 2 times'):
             xview_to_coco(*data, {'train': ['100'], 'val': ['100']}, quiet=True)
         assert not (tmp_path / 'out').exists()
-        xview_to_coco(*data, {'train': ['100'], 'val': ['111']}, quiet=True)
+        (tmp_path / 'split.json').write_text('{"train": ["100.tif"], "val": ["111"]}')
+        xview_to_coco(*data, read_split(tmp_path / 'split.json'), quiet=True)
         with pytest.raises(ConfigError, match='another conversion, such as 100_0'):
             xview_to_coco(*data, {'train': ['111'], 'val': ['100']}, quiet=True)
+
+    @pytest.mark.parametrize('text', ['', '[]', '{"train": "100"}', '{"train": [100]}'])
+    def test_splits_of_another_form(self, tmp_path, text):
+        (tmp_path / 'split.json').write_text(text)
+        with pytest.raises(DataError, match=r'split\.json: is no'):
+            read_split(tmp_path / 'split.json')
 
 
 class TestScenes:
@@ -142,6 +154,8 @@ class TestScenes:
 
     def test_lists_of_others(self, tmp_path):
         source = formats.SOURCES['eurosat'](tmp_path / 'source')
+        (source / 'Forest/._Forest_1.jpg').write_bytes(b'of a Mac')
+        (source / 'empty').mkdir()
         lists = {'train': tmp_path / 'train.txt', 'val': tmp_path / 'val.txt'}
         lists['train'].write_text('Forest_1.jpg\nRiver/River_2.jpg\n')
         lists['val'].write_text('Forest_3\n')

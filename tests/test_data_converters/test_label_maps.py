@@ -2,6 +2,7 @@
 """Change detection, buildings and land cover: labels, sizes, partners."""
 
 import json
+import logging
 
 import cv2
 import numpy as np
@@ -93,6 +94,18 @@ class TestSpaceNet:
         with pytest.raises(DataError, match=r'b\.tif: has no georeference'):
             building_mask(path, plain)
 
+    def test_an_empty_file_means_no_buildings(self, tmp_path, monkeypatch):
+        root = formats.SOURCES['spacenet_v1'](tmp_path / 'a')
+        blank = sorted((root / 'geojson').iterdir())[0]
+        blank.write_bytes(b'')
+        notes = []
+        logger = logging.getLogger('mmrsfm')
+        monkeypatch.setattr(logger, 'warning', lambda text, *args: notes.append(text % args))
+        counts = spacenet_to_masks(root / '3band', root / 'geojson', tmp_path / 'b', 0.0)
+        assert counts['val'] == 0 and len(notes) == 1 and f'such as {blank.name}' in notes[0]
+        name = f'3band_{blank.stem.removeprefix("Geo_")}.png'
+        assert not cv2.imread(str(tmp_path / 'b/train/labels' / name), cv2.IMREAD_UNCHANGED).any()
+
     def test_files_without_partner(self, tmp_path):
         root = formats.SOURCES['spacenet_v1'](tmp_path)
         (root / 'geojson/Geo_AOI_1_RIO_img2.geojson').unlink()
@@ -165,6 +178,21 @@ class TestChange:
                     # Two decoders of JPEG differ by a grey level, some at the threshold.
                     assert different.mean() <= (0.01 if kind == 'cdd' else 0)
 
+    @pytest.mark.parametrize('suffix', ['png', 'jpg'])
+    def test_faint_labels(self, tmp_path, suffix):
+        image = write_image(tmp_path / 'a.tif', np.zeros((32, 32, 3), np.uint8))
+        # A black JPEG may decode to 1 everywhere, which is no change; in a PNG it is one.
+        cv2.imwrite(str(tmp_path / f'1.{suffix}'), np.ones((32, 32), np.uint8))
+        cut_pair(
+            image, image, tmp_path / f'1.{suffix}', tmp_path, {'one': 1.0}, size=32, quiet=True
+        )
+        patch = cv2.imread(str(tmp_path / 'one/label/a_0000_0000.png'), cv2.IMREAD_UNCHANGED)
+        assert (patch == (0 if suffix == 'jpg' else 255)).all()
+        # 1 and 2, as OSCD has them, would be no change at all.
+        label = write_image(tmp_path / '2.tif', np.full((32, 32), 2, np.uint8))
+        with pytest.raises(DataError, match=r'2\.tif: the label goes up to 2'):
+            cut_pair(image, image, label, tmp_path, {'two': 1.0}, size=32)
+
     def test_sizes_and_partners(self, tmp_path):
         root = formats.SOURCES['levir_cd'](tmp_path / 'a')
         other = cv2.imread(str(root / 'val/B/val_1.png'))[:-3]
@@ -211,7 +239,7 @@ class TestLoveDA:
 
     def test_server_labels_are_not_made_in_place(self, tmp_path):
         cv2.imwrite(str(tmp_path / '1.png'), np.ones((4, 4), np.uint8))
-        with pytest.raises(ConfigError, match='another one'):
+        with pytest.raises(ConfigError, match='another target'):
             loveda_server_labels(tmp_path, tmp_path)
         cv2.imwrite(str(tmp_path / '2.png'), np.ones((4, 4, 3), np.uint8))
         with pytest.raises(ImageSizeError, match=r'2\.png: 3 channels'):

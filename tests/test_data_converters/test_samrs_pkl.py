@@ -115,7 +115,13 @@ class TestSAMRS:
             (lambda o: o[0].pop('mask'), 'object 0 has no label and mask'),
             (lambda o: o[0].update(mask=[1, 2]), 'no run-length encoding'),
             (lambda o: o[0]['mask'].update(size=[3, 4]), r'a mask of \[3, 4\] in an image of'),
+            (lambda o: o[0]['mask'].update(size=3), 'a mask of 3 in an image of'),
             (lambda o: o[0]['mask'].update(counts=None), 'counts of the mask are no text'),
+            # Ends within a run: pycocotools reads on, and writes beyond its memory.
+            (lambda o: o[0]['mask'].update(counts='oooo'), 'counts of the mask are no text'),
+            (lambda o: o[0]['mask'].update(counts='1\0' + 'o' * 99), 'counts of the mask are no'),
+            (lambda o: o[0]['mask'].update(counts=[1, 2]), 'counts of the mask do not fill'),
+            (lambda o: o[0]['mask'].update(counts=['a']), 'counts of the mask do not fill'),
         ],
     )
     def test_objects_are_named(self, root, edit, message):
