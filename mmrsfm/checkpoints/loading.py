@@ -22,6 +22,7 @@ from mmrsfm.checkpoints.position import (
     Grid,
     fit_distance_table,
     fit_table,
+    grid_of_distances,
     is_distance_table,
     is_position_table,
     stated_grid,
@@ -246,8 +247,9 @@ def _fit_tables(
         if name not in target:
             continue
         if is_position_table(name, offered[name]):
+            grid = source_grid or grid_of_distances(offered, name)
             offered[name], done = fit_table(
-                name, offered[name], target[name], stated_grid(module, name), source_grid
+                name, offered[name], target[name], stated_grid(module, name), grid
             )
         elif is_distance_table(name, offered[name]):
             offered[name], done = fit_distance_table(name, offered[name], target[name])

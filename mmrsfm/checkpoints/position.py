@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable, Mapping
 
 import torch
 import torch.nn.functional as F
@@ -71,6 +72,43 @@ def stated_grid(module: nn.Module, name: str) -> Grid | None:
     return None
 
 
+def grid_of_distances(offered: Mapping[str, Tensor], name: str) -> Grid | None:
+    """The grid of a position table, as the tables of relative positions beside it tell.
+
+    A table of RVSA has a row for each token and does not say in which order; the tables of
+    distances of the same backbone have ``2 rows - 1`` and ``2 columns - 1``, or, as published, both
+    ``2 rows - 1``.
+
+    Args:
+        offered: The entries of the checkpoint.
+        name: The position table's.
+
+    Returns:
+        Rows and columns; ``None`` where they don't.
+    """
+    tokens = offered[name].shape[1]
+    owner = name.rpartition('.')[0]
+    sides = [
+        next(
+            (
+                (table.shape[0] + 1) // 2
+                for other, table in offered.items()
+                if other.startswith(owner)
+                and other.endswith(suffix)
+                and is_distance_table(other, table)
+            ),
+            None,
+        )
+        for suffix in _DISTANCE_TABLES
+    ]
+    rows, columns = sides
+    if rows is None or columns is None:
+        return None
+    if rows * columns == tokens:
+        return rows, columns
+    return (rows, tokens // rows) if rows == columns and tokens % rows == 0 else None
+
+
 def resize_table(table: Tensor, source: Grid, target: Grid, extra: int = 1) -> Tensor:
     """Bicubic interpolation of the patches' rows; the others (class token) are kept.
 
@@ -122,7 +160,9 @@ def fit_table(
         return table, None
     if source is None and target is not None:
         source = _square(table.shape[1])
-        if source is None and table.shape == wanted.shape:
+        extra = wanted.shape[1] - target[0] * target[1]
+        # 5 x 10 tokens are no 7 x 7 with one for the class, where the module has 5 x 10 too.
+        if table.shape == wanted.shape and not _square(table.shape[1] - extra, (0,)):
             source = target
     if source is None or target is None:
         raise IncompleteLoadError(
@@ -146,9 +186,9 @@ def fit_table(
     return table, '; '.join(done) or None
 
 
-def _square(tokens: int) -> Grid | None:
+def _square(tokens: int, extras: Iterable[int] = (1, 0)) -> Grid | None:
     """The square grid in a table of so many tokens, with or without one for the class."""
-    for extra in (1, 0):
+    for extra in extras:
         side = math.isqrt(max(tokens - extra, 0))
         if side and side * side == tokens - extra:
             return side, side

@@ -267,6 +267,10 @@ def test_grids_that_are_not_square_must_be_known():
     # The same number of tokens, and nothing known: taken as it is.
     same, done = fit_table('pos_embed', table, torch.zeros(1, 7, 4), None)
     assert torch.equal(same, table) and done is None
+    # 5 x 10 tokens, not 7 x 7 and one for a class that the module has not.
+    table = torch.randn(1, 50, 4)
+    same, done = fit_table('pos_embed', table, torch.zeros(1, 50, 4), (5, 10))
+    assert torch.equal(same, table) and done is None
     # A checkpoint of ours states its grid.
     state = convert_state_dict(timm_vit(grid=(2, 6)))
     module = vit((8, 8))

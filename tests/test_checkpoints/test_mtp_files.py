@@ -187,6 +187,20 @@ def test_tables_are_stretched(tmp_path, img_size):
             torch.testing.assert_close(one, other)
 
 
+@pytest.mark.parametrize('tables', ['per_axis', 'reference'])
+@pytest.mark.parametrize('img_size', [(144, 64), (160, 80), (160, 32)])
+def test_tables_of_distances_tell_the_grid(tables, img_size):
+    """9 x 4 tokens are as many as 6 x 6, and 10 x 5 one more than 7 x 7: nothing is stretched."""
+    source = backbone(img_size=img_size, seed=7, rel_pos_tables=tables)
+    model = backbone(img_size=img_size, rel_pos_tables=tables)
+    report = load_pretrained(model, {'state_dict': source.state_dict()})
+    assert not report.resized
+    assert torch.equal(model.pos_embed, source.pos_embed)
+    report = load_pretrained(backbone(img_size=320), {'state_dict': source.state_dict()})
+    grid = 'x'.join(str(side // 16) for side in img_size)
+    assert report.resized['pos_embed'] == f'{grid} -> 20x20, bicubic'
+
+
 def test_own_files_come_back_at_another_size(tmp_path):
     from mmrsfm.checkpoints import describe_model
 
