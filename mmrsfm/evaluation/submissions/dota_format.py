@@ -24,8 +24,8 @@ from mmrsfm.evaluation.submissions.rotated_nms import nms_rotated_sparse
 BOX_SIZES = {'rbox': 5, 'qbox': 8, 'hbox': 4}
 VERTEX_ORDERS = ('best_begin', 'rbox')
 _MANY = 300  # boxes of a class for which mmcv's all-pairs operator takes longer on a CPU
-_PATCH = re.compile(r'^(?P<image>.+)__(?P<size>\d+)__(?P<x>\d+)___(?P<y>\d+)$')
-_RATE = re.compile(r'^.+__\d*\.\d+__\d+___\d+$')
+_PATCH = re.compile(r'^(?P<image>.+)__(?P<number>\d+\.?\d*|\.\d+)__(?P<x>\d+)___(?P<y>\d+)$')
+_SMALLEST = 8  # pixels: no window is smaller, so that a smaller number is a rate
 
 
 @dataclass(frozen=True)
@@ -34,34 +34,40 @@ class PatchName:
 
     Attributes:
         image: Name of the original image, without its suffix.
-        x: Column of the original image at which the patch begins.
+        x: Column at which the patch begins.
         y: Row at which it begins.
-        size: Side of the patch in pixels of the original image; ``None`` for an un-split image.
+        size: Side of the patch in pixels of the original image; ``None`` where the name does not
+            say it.
+        rate: Factor by which the image was resized before it was split. Then ``x``, ``y`` and
+            what is found in the patch count pixels of the resized image.
     """
 
     image: str
     x: int = 0
     y: int = 0
     size: int | None = None
+    rate: float = 1.0
 
     @classmethod
     def parse(cls, name: str) -> PatchName:
-        """Reads ``<image>__<size>__<x>___<y>``; any other name is an image that was not split.
+        """Reads the name of a patch; any other name is an image that was not split.
+
+        ``<image>__<size>__<x>___<y>`` is a window of the original image, as mmrotate's splitter
+        cuts it. ``<image>__<rate>__<x>___<y>`` is one of the resized image, as DOTA's own devkit
+        does. A decimal number, or one below 8, is a rate.
 
         Raises:
-            DataError: If the name states a rate instead of a size, as DOTA's own devkit writes it:
-                its offsets count pixels of a resized image.
+            DataError: If the rate is 0.
         """
-        if _RATE.match(name):
-            raise DataError(
-                "the name of the patch states a rate (DOTA's devkit), not a size",
-                path=name,
-                hint='Split the images with data_converters or with the splitter of mmrotate',
-            )
         found = _PATCH.match(name)
         if found is None:
             return cls(name)
-        return cls(found['image'], int(found['x']), int(found['y']), int(found['size']))
+        number, x, y = found['number'], int(found['x']), int(found['y'])
+        if number.isdigit() and int(number) >= _SMALLEST:
+            return cls(found['image'], x, y, int(number))
+        if not float(number):
+            raise DataError('the name of the patch states a rate of 0', path=name)
+        return cls(found['image'], x, y, rate=float(number))
 
 
 @dataclass
@@ -105,8 +111,9 @@ def merge_patches(
     """Puts the detections of one image's patches together, and suppresses doubles class by class.
 
     Args:
-        patches: Patches of one image, at any scales: a window of the original image is resized for
-            the network only, and predictions are in its own pixels.
+        patches: Patches of one image, at any scales. A window of the original image is resized for
+            the network only, and predictions are in its own pixels; those in windows of a resized
+            image (see :meth:`PatchName.parse`) are brought back.
         num_classes: Number of classes.
         iou_thr: Of two boxes of a class that overlap by more, the one with the lower score goes.
         box_type: ``'rbox'``, ``'qbox'`` or ``'hbox'``.
@@ -124,6 +131,8 @@ def merge_patches(
         # Centre and angle, or corners alone.
         width = 2 if box_type == 'rbox' else size
         moved[:, :width] += np.tile(offset, width // 2)
+        # To pixels of the original image; an angle stays.
+        moved[:, : 4 if box_type == 'rbox' else size] /= np.float32(place.rate)
         boxes.append(moved)
         scores.append(np.asarray(patch.scores, np.float32).reshape(-1))
         labels.append(np.asarray(patch.labels).reshape(-1))

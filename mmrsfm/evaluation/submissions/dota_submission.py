@@ -29,8 +29,9 @@ class DOTASubmission(Submission):
     """Merges the detections of patches, and writes the zip file that DOTA's server takes.
 
     Patches are recognised by their names, ``<image>__<size>__<x>___<y>``, as mmrotate's splitter
-    and the tiler of ``data_converters`` give them, at one scale or several; images that were not
-    split may stand among them. Example::
+    and the tiler of ``data_converters`` give them, or ``<image>__<rate>__<x>___<y>``, as DOTA's
+    devkit does, at one scale or several; images that were not split may stand among them.
+    Example::
 
         test_evaluator = dict(type='mmrsfm.DOTASubmission')
 

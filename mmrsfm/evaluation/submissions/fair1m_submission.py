@@ -125,12 +125,15 @@ class FAIR1MSubmission(DOTASubmission):
     def _size(self, image: str, patches: Sequence[Detections]) -> tuple[int, int, int]:
         if self.img_dir is not None:
             return image_size(Path(self.img_dir) / f'{image}{self.img_suffix}')
-        extents: dict[int, tuple[int, int]] = {}
+        extents: dict[tuple[int | None, float], tuple[int, int]] = {}
         for patch in patches:
             place = PatchName.parse(patch.name)
             high, wide = patch.shape or (place.size or 0, place.size or 0)
-            width, height = extents.get(place.size or 0, (0, 0))
-            extents[place.size or 0] = max(width, place.x + wide), max(height, place.y + high)
+            width, height = extents.get((place.size, place.rate), (0, 0))
+            extents[place.size, place.rate] = (
+                max(width, round((place.x + wide) / place.rate)),
+                max(height, round((place.y + high) / place.rate)),
+            )
         # At each scale the windows end where the image does, or beyond it if they are larger.
         width = min(extent[0] for extent in extents.values())
         return width, min(extent[1] for extent in extents.values()), self.depth

@@ -116,8 +116,12 @@ def test_offsets_and_names():
     assert PatchName.parse('a__b__682__10___20') == PatchName('a__b', 10, 20, 682)
     for whole in ('P0001', 'P0001__x', '12', 'P__1024__0__0'):
         assert PatchName.parse(whole) == PatchName(whole)
-    with pytest.raises(DataError, match='states a rate'):
-        PatchName.parse('P0001__0.5__824___0')
+    # DOTA's devkit states the rate at which the image was resized, a decimal or a small number.
+    assert PatchName.parse('P0001__0.5__824___0') == PatchName('P0001', 824, 0, None, 0.5)
+    for name in ('P0001__1__824___7', 'P0001__1.0__824___7'):
+        assert PatchName.parse(name) == PatchName('P0001', 824, 7)
+    with pytest.raises(DataError, match='a rate of 0'):
+        PatchName.parse('P0001__0.0__824___0')
     groups = dict(
         group_by_image(
             [Detections(name, *np.empty((3, 0))) for name in ('b__8__4___0', 'a', 'b__8__0___0')]
@@ -125,6 +129,24 @@ def test_offsets_and_names():
     )
     assert list(groups) == ['a', 'b']
     assert [patch.name for patch in groups['b']] == ['b__8__0___0', 'b__8__4___0']
+
+
+@pytest.mark.parametrize('box_type', ['rbox', 'qbox', 'hbox'])
+def test_patches_of_resized_images(box_type):
+    """One object in the whole image, and in a window of the image at half its size."""
+    whole = np.array([[120, 80, 40, 20, 0]], np.float32)
+    half = np.array([[10, 30, 20, 10, 0]], np.float32)  # the window begins at (50, 10)
+    if box_type == 'qbox':
+        whole, half = corners(whole), corners(half)
+    elif box_type == 'hbox':
+        whole, half = (corners(box)[:, [0, 1, 4, 5]] for box in (whole, half))
+    patches = [Detections('P__0.5__50___10', half, [0.5], [0]), Detections('P', whole, [0.9], [0])]
+    ((image, group),) = group_by_image(patches)
+    assert image == 'P'
+    (found,) = merge_patches(group, 1, box_type=box_type)
+    np.testing.assert_array_equal(found, np.append(whole[0], np.float32(0.9))[None])
+    (found,) = merge_patches(patches[:1], 1, box_type=box_type)
+    np.testing.assert_array_equal(found[:, :-1], whole)
 
 
 def test_merging_by_hand():

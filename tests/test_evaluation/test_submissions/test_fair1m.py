@@ -106,6 +106,7 @@ def test_merged_patches_to_xml(tmp_path):
         sample('7__100__0___0', [[95, 50, 20, 10, 0]], [0.5], [car], ori_shape=(100, 100)),
         sample('7__100__60___40', [[35, 10, 20, 10, 0]], [0.75], [car], ori_shape=(100, 100)),
         sample('7__200__0___0', [[30, 30, 8, 4, 0]], [0.1], [ship], ori_shape=(200, 200)),
+        sample('7__0.5__0___0', [], [], [], ori_shape=(100, 100)),
         sample('8', [], [], [], ori_shape=(30, 50)),
     ]
     found = run(samples, out_dir=str(tmp_path / 'out'), provider='P', author='A')
