@@ -67,7 +67,9 @@ def _grid_sample(values: Tensor, positions: Tensor, parts: Sequence[int]) -> Ten
     images = chosen.permute(1, 4, 0, 5, 2, 3).reshape(batch * groups, -1, height, width)
     # align_corners=False: -1 and 1 are the outer edges of the first and the last token.
     size = positions.new_tensor([width, height])
-    grid = ((2 * positions + 1) / size - 1).view(batch * groups, 1, -1, 2).to(values.dtype)
+    grid = ((2 * positions + 1) / size - 1).view(batch * groups, 1, -1, 2)
+    # In the dtype of the positions: bfloat16 has not even the right token on a grid of 64 x 64.
+    images = images.to(positions.dtype)
     sampled = F.grid_sample(images, grid, 'bilinear', 'zeros', align_corners=False)
     sampled = sampled.view(batch, groups, len(parts), channels, -1)
-    return sampled.permute(2, 0, 1, 4, 3)
+    return sampled.permute(2, 0, 1, 4, 3).to(values.dtype)

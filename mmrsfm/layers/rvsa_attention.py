@@ -50,8 +50,9 @@ def window_geometry(
     height: int, width: int, size: int, device: torch.device, dtype: torch.dtype
 ) -> WindowGeometry:
     """Makes the geometry of windows of ``size`` x ``size`` tokens on a grid."""
-    # Kept, so it must not be made of inference tensors, which training can't use.
-    with torch.inference_mode(False):
+    # Kept, so it must not be made of inference tensors, which training can't use, nor where the
+    # caller builds a model without memory (torch.device('meta')).
+    with torch.inference_mode(False), torch.device('cpu'):
         tokens = torch.arange(size, dtype=torch.float64) - (size - 1) / 2
         pools, centers, deltas, to_tokens, firsts = [], [], [], [], []
         for length in (height, width):

@@ -125,6 +125,18 @@ def test_sampling_of_tokens_is_grid_sample(far):
         torch.testing.assert_close(a, b)
 
 
+@pytest.mark.parametrize('dtype', [torch.bfloat16, torch.float16])
+def test_half_precision_is_that_of_the_values_not_of_the_positions(dtype):
+    torch.manual_seed(0)
+    values = torch.randn(1, 64, 64, 1, 1, 4).to(dtype)
+    positions = torch.rand(1, 1, 50, 2) * 63
+    exact = bilinear._gather(values.double(), positions.double(), (0,))
+    for sample in (bilinear._gather, bilinear._grid_sample):
+        sampled = sample(values, positions, (0,))
+        assert sampled.dtype == dtype
+        torch.testing.assert_close(sampled.double(), exact, rtol=0.02, atol=0.02)
+
+
 def test_positions_that_are_not_numbers_do_not_leave_the_grid():
     values = torch.randn(1, 3, 3, 1, 1, 2)
     positions = torch.tensor([[[[math.nan, 0.0], [math.inf, 1.0], [1.0, -math.inf]]]])

@@ -70,7 +70,8 @@ class RVSAViT(BaseModule):
         arch: ``'tiny'`` (96 channels, 4 layers, 3 heads, full attention in every 2nd layer),
             ``'base'`` (768/12/12, every 3rd), ``'large'`` (1024/24/16, every 6th), or a dict with
             ``embed_dims``, ``num_layers``, ``num_heads``, ``interval`` and perhaps ``mlp_ratio``
-            (4) and ``out_indices``.
+            (4) and ``out_indices`` (four blocks at equal distances, up to the last one, for the
+            pyramid; else the last one).
         img_size: Side of the image in pixels, or height and width, that the tables are made for.
         patch_size: Side of a patch in pixels. The pyramid is made for 16 and for 8.
         in_channels: Number of bands.
@@ -248,12 +249,11 @@ class RVSAViT(BaseModule):
                 f'{settings["num_heads"]} heads'
             )
         settings.setdefault('mlp_ratio', 4.0)
-        settings.setdefault('out_indices', (settings['num_layers'] - 1,))
         return settings
 
     def _resolve_indices(self, out_indices: int | Sequence[int] | None) -> tuple[int, ...]:
         if out_indices is None:
-            out_indices = self.arch_settings['out_indices']
+            out_indices = self.arch_settings.get('out_indices') or self._default_indices()
         given = [out_indices] if isinstance(out_indices, int) else list(out_indices)
         indices = tuple(index + self.num_layers if index < 0 else index for index in given)
         if not indices or any(not 0 <= index < self.num_layers for index in indices):
@@ -270,6 +270,12 @@ class RVSAViT(BaseModule):
                 f'{self.patch_size} set with_fpn=False'
             )
         return indices
+
+    def _default_indices(self) -> tuple[int, ...]:
+        last = self.num_layers - 1
+        if self.last_layer_only or not self.with_fpn or self.num_layers < 4:
+            return (last,)
+        return tuple(self.num_layers * part // 4 - 1 for part in (1, 2, 3, 4))
 
     def _resolve_grid(self, img_size: int | Sequence[int]) -> tuple[int, int]:
         size = (img_size, img_size) if isinstance(img_size, int) else tuple(img_size)

@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from mmrsfm.errors import ConfigError
+from mmrsfm.layers.rvsa_attention import window_geometry
 from mmrsfm.models.backbones import RVSAViT
 from mmrsfm.registry import MODELS
 from tests.test_models.backbone_contract import BackboneContract
@@ -100,6 +101,24 @@ def test_presets(arch):
     full = [n for n, _ in model.named_parameters() if n.endswith('full_attn_rel_pos_h')]
     assert (model.embed_dims, len(model.blocks), len(full)) == expected
     assert model.out_channels == [expected[0]] * 4
+
+
+def test_default_outputs_of_an_arch_of_ones_own():
+    arch = {key: value for key, value in SMALL.items() if key != 'out_indices'}
+    for layers, expected in ((4, (0, 1, 2, 3)), (6, (0, 2, 3, 5)), (12, (2, 5, 8, 11))):
+        assert build(arch={**arch, 'num_layers': layers}).out_indices == expected
+    assert build(arch=arch, with_fpn=False).out_indices == (3,)
+    assert build(arch=arch, last_layer_only=True).out_channels == [24] * 4
+    with pytest.raises(ConfigError, match=r'takes four out_indices, got \[2\]'):
+        build(arch={**arch, 'num_layers': 3})
+
+
+def test_the_default_device_of_the_caller_does_not_matter():
+    model = build().eval()
+    window_geometry.cache_clear()
+    with torch.device('meta'), torch.no_grad():
+        maps = model(torch.zeros(1, 3, 64, 64, device='cpu'))
+    assert all(m.isfinite().all() for m in maps)
 
 
 @pytest.mark.parametrize('size', [(48, 112), (112, 48), (16, 16), (16, 400), (30, 50)])
