@@ -122,3 +122,12 @@ def test_other_channels_are_named():
 def test_scopes():
     for scope in ('mmrsfm', 'opencd'):
         assert MODELS.get(f'{scope}.UNetHead') is UNetHead
+
+
+def test_every_trained_weight_gets_a_gradient():
+    """Of the attention without a skip, which released files hold, nothing is trained."""
+    head = build(attention_type='scse').train()
+    head(maps((4, 6, 8))).square().mean().backward()
+    without = {name for name, value in head.named_parameters() if value.grad is None}
+    assert without == {name for name, value in head.named_parameters() if not value.requires_grad}
+    assert without and all(name.startswith('blocks.2.attention1.') for name in without)

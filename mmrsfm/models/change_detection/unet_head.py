@@ -156,8 +156,10 @@ class _DecoderBlock(nn.Module):
     ) -> None:
         super().__init__()
         self.conv1 = _conv_norm_relu(in_channels + skip_channels, out_channels, norm)
-        # Without a skip it is not used; released files have it all the same.
+        # Without a skip it is not used; released files have it all the same. It gets no gradient:
+        # DistributedDataParallel need not look for it.
         self.attention1 = _attention(attention, in_channels + skip_channels)
+        self.attention1.requires_grad_(skip_channels > 0)
         self.conv2 = _conv_norm_relu(out_channels, out_channels, norm)
         self.attention2 = _attention(attention, out_channels)
 
