@@ -185,25 +185,26 @@ def objects_of(
     Returns:
         Numbers of the objects, and whether each is truncated, by window.
     """
-    none = (np.empty(0, int), np.empty(0, bool))
-    if not len(objects.corners):
-        return [none] * len(windows)
     points = objects.corners.reshape(-1, 4, 2)
     # Some annotations cross themselves: their area is that of the parts.
     polygons = shapely.make_valid(shapely.polygons(points))
-    areas = np.maximum(shapely.area(polygons), 1e-6)
+    areas = shapely.area(polygons)
     low, high = points.min(axis=1), points.max(axis=1)
-    found = []
-    for window in windows:
-        start = np.array([window.left, window.top])
-        end = start + window.side
-        near = np.flatnonzero(((high > start) & (low < end)).all(axis=1))
-        square = shapely.box(*start, *end)
-        inside = shapely.area(shapely.intersection(polygons[near], square)) / areas[near]
-        near = near[inside >= iof_thr]
-        whole = ((low[near] >= start) & (high[near] <= end)).all(axis=1)
-        found.append((near, ~whole))
-    return found
+    start = np.array([[window.left, window.top] for window in windows])
+    end = start + np.array([[window.side] for window in windows])
+    squares = shapely.box(*start.T, *end.T)
+    # Pairs of neighbours only: images have up to 100,000 objects and thousands of windows.
+    place, near = shapely.STRtree(polygons).query(squares)
+    order = np.lexsort((near, place))
+    place, near = place[order], near[order]
+    whole = ((low[near] >= start[place]) & (high[near] <= end[place])).all(axis=1)
+    inside = areas[near]
+    cut = np.flatnonzero(~whole)
+    inside[cut] = shapely.area(shapely.intersection(polygons[near[cut]], squares[place[cut]]))
+    belongs = inside / np.maximum(areas[near], 1e-6) >= iof_thr
+    place, near, whole = place[belongs], near[belongs], whole[belongs]
+    borders = np.searchsorted(place, np.arange(1, len(windows)))
+    return list(zip(np.split(near, borders), np.split(~whole, borders), strict=True))
 
 
 def annotation_lines(
