@@ -25,7 +25,7 @@ from rasterio.windows import Window
 
 from mmrsfm.errors import ConfigError, DataError, DatasetNotFoundError, ImageSizeError
 from mmrsfm.randomness import derive_seed
-from mmrsfm.utils.conversion import each, errors_end_command, refuse_strays
+from mmrsfm.utils.conversion import each, errors_end_command, refuse_source, refuse_strays
 from mmrsfm.utils.progress import progress
 from mmrsfm.utils.rgb import (
     RGBRaster,
@@ -233,6 +233,7 @@ def cut_folders(
         ConfigError: If ``target`` holds patches of another cut.
     """
     source, target = Path(source), Path(target)
+    refuse_source(target, [source])
     splits = [split for split in ('train', 'val', 'test') if (source / split).is_dir()]
     if not splits:
         raise DatasetNotFoundError('has no folder train, val or test', path=source)

@@ -32,6 +32,7 @@ from mmrsfm.utils.conversion import (
     errors_end_command,
     place,
     read_names,
+    refuse_source,
     refuse_strays,
     write_lines,
 )
@@ -167,6 +168,7 @@ def split_scenes(
     if (fractions is None) == (lists is None):
         raise ConfigError('a split is drawn by fractions or taken from lists: give one of them')
     target, classes = Path(target), scan_classes(source)
+    refuse_source(target, [source])  # What is written would be a class of the next run.
     if fractions is not None:
         split = draw_split(classes, fractions, seed)
     else:

@@ -33,6 +33,7 @@ from mmrsfm.utils.conversion import (
     each,
     errors_end_command,
     read_text,
+    refuse_source,
     refuse_strays,
     write_json,
     write_lines,
@@ -270,6 +271,7 @@ def split_dota(
             label = None if labels is None else Path(labels[index]) / f'{path.stem}.txt'
             sources[path.stem] = (path, label)
     windows = {name: windows_of(*image_size(path), settings) for name, (path, _) in sources.items()}
+    refuse_source(target / 'images', images)
     ours = json.loads(json.dumps(asdict(settings)))
     _refuse_other_settings(target, ours)
     names = [window.name(image) for image, found in windows.items() for window in found]

@@ -118,15 +118,13 @@ def each(
         function: Called with one item.
         items: The items.
         what: Name of the work.
-        workers: Number of threads.
+        workers: Number of threads; 0 and 1 are the calling one alone.
         quiet: No progress line.
 
     Returns:
         The results, in the order of the items.
     """
-    if workers < 1:
-        raise ConfigError(f'workers is a number of threads >= 1, got {workers}')
-    pool = ThreadPoolExecutor(workers)
+    pool = ThreadPoolExecutor(max(workers, 1))
     try:
         results = pool.map(function, items) if workers > 1 else map(function, items)
         return list(results if quiet or not items else progress(results, what, len(items)))
@@ -227,7 +225,7 @@ def refuse_strays(folder: str | Path, planned: Iterable[str]) -> None:
     if strays:
         raise ConfigError(
             f'{folder} holds {len(strays)} files of another conversion, such as {strays[0]}. '
-            'Remove the folder, or name another target.'
+            'Name another target, or remove the folder if you need nothing in it.'
         )
 
 

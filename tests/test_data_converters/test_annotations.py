@@ -177,6 +177,8 @@ class TestScenes:
             split_scenes(source, tmp_path / 'o', 'folders', {'train': 0.5}, seed=1, quiet=True)
         with pytest.raises(ConfigError, match='positive parts of 1'):
             split_scenes(source, tmp_path / 'p', 'folders', {'train': 0.8, 'val': 0.4}, quiet=True)
+        with pytest.raises(ConfigError, match='is a folder of the source'):
+            split_scenes(source, source, 'lists', {'train': 0.8}, quiet=True)
         with pytest.raises(ConfigError, match='give one of them'):
             split_scenes(source, tmp_path / 'p', 'folders', quiet=True)
         with pytest.raises(DatasetNotFoundError, match='no folder of images for each class'):

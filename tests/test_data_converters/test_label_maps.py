@@ -202,6 +202,8 @@ class TestChange:
         (root / 'test/label/test_2.png').unlink()
         with pytest.raises(DatasetNotFoundError, match=r'label: lacks 1 images .* test_2'):
             find_triples(root / 'test')
+        with pytest.raises(ConfigError, match='is a folder of the source'):
+            cut_folders(root, root, 64, quiet=True)
         with pytest.raises(ConfigError, match='edge'):
             cut_folders(root, tmp_path / 'out', 64, edge='mirror', quiet=True)
         image = root / 'train/A/train_1.png'

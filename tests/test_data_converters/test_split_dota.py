@@ -180,6 +180,8 @@ def test_missing_and_doubled_files(scenes):
     (scenes / 'labels/P2.txt').unlink()
     with pytest.raises(DatasetNotFoundError, match=r'P2\.txt: there is no such annotation'):
         split(scenes)
+    with pytest.raises(ConfigError, match='images is a folder of the source'):
+        split(scenes, '.')
     folders = [scenes / 'images'] * 2
     with pytest.raises(ConfigError, match=r'P1\.png has the name of'):
         split_dota(folders, scenes / 'other', quiet=True)
