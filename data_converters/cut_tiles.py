@@ -24,7 +24,8 @@ import rasterio
 from rasterio.errors import RasterioError
 from rasterio.windows import Window
 
-from mmrsfm.errors import ConfigError, CorruptImageError, ImageSizeError, MMRSFMError
+from mmrsfm.errors import ConfigError, CorruptImageError, ImageSizeError
+from mmrsfm.utils.conversion import errors_end_command
 from mmrsfm.utils.progress import progress
 
 DEFAULT_SPLITS = {'train': 0.60, 'val': 0.15, 'test': 0.25}
@@ -190,13 +191,11 @@ def main() -> None:
     parser.add_argument('--gap', type=int, default=64, help='rows between strips')
     parser.add_argument('--compress', help='GDAL compression of the tiles, e.g. deflate')
     args = parser.parse_args()
-    try:
+    with errors_end_command():
         counts = cut_tiles(
             args.scene, args.target, args.labels, args.size, args.stride, args.gap,
             compress=args.compress,
         )  # fmt: skip
-    except MMRSFMError as error:
-        raise SystemExit(f'error: {error}') from None
     print(f'{args.target}: ' + ', '.join(f'{name} {count}' for name, count in counts.items()))
 
 

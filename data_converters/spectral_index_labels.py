@@ -20,7 +20,8 @@ import numpy as np
 import rasterio
 
 from mmrsfm.apis.geotiff import write_class_map
-from mmrsfm.errors import BandMismatchError, MMRSFMError
+from mmrsfm.errors import BandMismatchError
+from mmrsfm.utils.conversion import errors_end_command
 
 CLASSES = ('water', 'vegetation', 'bare_built', 'other')
 PALETTE = ((30, 90, 200), (40, 150, 60), (205, 165, 110), (150, 150, 150))
@@ -121,12 +122,10 @@ def main() -> None:
     for role, name in SENTINEL2.items():
         parser.add_argument(f'--{role}', default=name, help=f'name of the {role} band')
     args = parser.parse_args()
-    try:
+    with errors_end_command():
         labels = label_scene(
             args.scene, args.target, {role: getattr(args, role) for role in SENTINEL2}
         )
-    except MMRSFMError as error:
-        raise SystemExit(f'error: {error}') from None
     counts = np.bincount(labels.ravel(), minlength=256)
     shares = ', '.join(
         f'{name} {counts[index] / labels.size:.1%}' for index, name in enumerate(CLASSES)

@@ -22,7 +22,8 @@ from rasterio.transform import from_origin
 from rasterio.vrt import WarpedVRT
 from rasterio.windows import Window
 
-from mmrsfm.errors import BandMismatchError, CorruptImageError, MMRSFMError
+from mmrsfm.errors import BandMismatchError, CorruptImageError
+from mmrsfm.utils.conversion import errors_end_command
 from mmrsfm.utils.progress import progress
 
 # The order of Sentinel-2's product specification: B8A between B08 and B09.
@@ -172,11 +173,9 @@ def main() -> None:
     parser.add_argument('--resolution', type=float, help='pixel size (default: the finest)')
     parser.add_argument('--resampling', default='bilinear', choices=[r.name for r in Resampling])
     args = parser.parse_args()
-    try:
+    with errors_end_command():
         bands = find_bands(args.pattern)
         stack_bands(bands, args.target, args.resolution, args.resampling)
-    except MMRSFMError as error:
-        raise SystemExit(f'error: {error}') from None
     print(f'{args.target}: {len(bands)} bands ({", ".join(bands)})')
 
 
