@@ -360,9 +360,15 @@ def set_output_folder(cfg: Config, out: str) -> None:
         kind = metric['type']
         with METRICS.switch_scope_and_registry(cfg.get('default_scope')) as registry:
             cls = registry.get(kind) if isinstance(kind, str) else kind
-        for name in takers:
-            if cls is not None and name in inspect.signature(cls.__init__).parameters:
-                takers[name].append(metric)
+        # A subclass may hand its **kwargs on to the class that names them.
+        known = {
+            name
+            for base in inspect.getmro(cls or object)
+            if '__init__' in vars(base)
+            for name in inspect.signature(vars(base)['__init__']).parameters
+        }
+        for name in known & set(takers):
+            takers[name].append(metric)
     if len(takers['out_dir']) > 1:
         writers = [str(metric['type']) for metric in takers['out_dir']]
         raise ConfigError(

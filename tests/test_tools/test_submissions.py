@@ -153,9 +153,10 @@ def test_out_names_the_metric_that_writes():
     cfg = config([dict(type='IoUMetric'), dict(type='mmrsfm.ChangeMapSubmission')])
     run_config.set_output_folder(cfg, 'x')
     assert cfg.test_evaluator[1].out_dir == 'x' and 'output_dir' not in cfg.test_evaluator[0]
-    cfg = config(dict(type='IoUMetric'))
-    run_config.set_output_folder(cfg, 'x')
-    assert cfg.test_evaluator.output_dir == 'x'
+    for kind in ('IoUMetric', 'mmrsfm.CDMetric'):
+        cfg = config(dict(type=kind))
+        run_config.set_output_folder(cfg, 'x')
+        assert cfg.test_evaluator.output_dir == 'x'
     cfg = config(dict(type='mmengine.Evaluator', metrics=[dict(type='mmrsfm.LoveDASubmission')]))
     run_config.set_output_folder(cfg, 'x')
     assert cfg.test_evaluator.metrics[0].out_dir == 'x'
