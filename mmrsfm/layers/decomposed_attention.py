@@ -178,10 +178,14 @@ def augmented_attention(
     score_h, score_w = _scores(query, rows_h, rows_w)
     hot_h = torch.eye(rows, dtype=key.dtype, device=key.device).repeat_interleave(columns, 0)
     hot_w = torch.eye(columns, dtype=key.dtype, device=key.device).repeat(rows, 1)
+    # Kernels that do not hold the matrix of scores take multiples of 8 channels.
+    spare = -(width + rows + columns) % 8
     out = F.scaled_dot_product_attention(
-        torch.cat([query, score_h.to(query.dtype), score_w.to(query.dtype)], -1),
-        torch.cat([key, torch.cat([hot_h, hot_w], -1).expand(batch, heads, -1, -1)], -1),
-        F.pad(value, (0, rows + columns)),
+        F.pad(torch.cat([query, score_h.to(query.dtype), score_w.to(query.dtype)], -1), (0, spare)),
+        torch.cat(
+            [key, F.pad(torch.cat([hot_h, hot_w], -1), (0, spare)).expand(batch, heads, -1, -1)], -1
+        ),
+        F.pad(value, (0, rows + columns + spare)),
         dropout_p=dropout,
         scale=scale,
     )
