@@ -66,7 +66,7 @@ class FAIR1MSubmission(DOTASubmission):
         **kwargs: Any,
     ) -> None:
         for name in ('task', 'ann_dir'):
-            if kwargs.get(name) is not None:
+            if kwargs.pop(name, None) is not None:
                 raise ConfigError(f'FAIR1MSubmission has no {name}')
         if img_dir is not None and not Path(img_dir).is_dir():
             raise DatasetNotFoundError('is no folder with the original images', path=img_dir)

@@ -100,7 +100,8 @@ class RVSAViT(BaseModule):
             uses the first of them, as in the published code. The same for square images.
         partial_patches: ``'pad'``: images that are not whole patches get zeros at the right and the
             bottom, and a map of stride s has ``ceil(size / s)`` cells. ``'drop'``: pixels behind
-            the last whole patch are ignored, as in the published code.
+            the last whole patch are ignored, and so is an odd last row or column of tokens where
+            the pyramid pools, as in the published code. The same where strides divide the size.
         interpolate_mode: Interpolation of the absolute position table.
         init_cfg: MMEngine's initialisation config.
 
@@ -119,6 +120,8 @@ class RVSAViT(BaseModule):
     norm_style = 'pre'
     stem_weight = 'patch_embed.proj.weight'
     unused_weights = ('norm.*',)
+    # Layer scales (init_values) that are not in the model: its weights would mean something else.
+    decisive_weights = ('blocks.*.gamma_?',)
     kinship = Kinship(
         family='a plain ViT',
         mark='layers.0.attn.qkv.weight',
