@@ -19,7 +19,6 @@ from __future__ import annotations
 import argparse
 import itertools
 import json
-import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -28,20 +27,19 @@ from typing import Any
 import numpy as np
 import shapely
 
-from mmrsfm.errors import ConfigError, DataError
+from mmrsfm.errors import ConfigError
 from mmrsfm.utils.conversion import (
     each,
     errors_end_command,
-    read_text,
     refuse_source,
     refuse_strays,
     write_json,
     write_lines,
 )
+from mmrsfm.utils.dota import read_dota_objects
 from mmrsfm.utils.rgb import RGBRaster, files_of_images, image_size, write_png
 
 PRESETS = {'ss': {'gap': 200, 'rates': (1.0,)}, 'ms': {'gap': 500, 'rates': (0.5, 1.0, 1.5)}}
-HEADERS = ('imagesource:', 'gsd:')
 TRUNCATED = 2
 SETTINGS_FILE = 'split.json'
 
@@ -105,7 +103,7 @@ def read_dota_labels(path: str | Path) -> Objects:
     """Reads a DOTA annotation: eight coordinates, class and (optionally) difficulty in a line.
 
     Args:
-        path: The text file; the header lines of DOTA and blank lines are passed over.
+        path: The text file; see :func:`mmrsfm.utils.dota.read_dota_objects`.
 
     Returns:
         The objects.
@@ -114,27 +112,9 @@ def read_dota_labels(path: str | Path) -> Objects:
         DatasetNotFoundError: If there is no such file.
         DataError: If a line has another form; it is named.
     """
-    corners, names, difficulties = [], [], []
-    for line_number, line in enumerate(read_text(path, 'annotation file').splitlines(), start=1):
-        items = line.split()
-        if not items or line.strip().lower().startswith(HEADERS):
-            continue
-        try:
-            values = [float(item) for item in items[:8]]
-            difficulty = int(items[9]) if len(items) == 10 else 0
-            if len(items) not in (9, 10) or not all(map(math.isfinite, values)):
-                raise ValueError
-        except ValueError:
-            raise DataError(
-                f'line {line_number}: {line.strip()!r} is not eight coordinates, a class and a '
-                'difficulty',
-                path=path,
-            ) from None
-        corners.append(values)
-        names.append(items[8])
-        difficulties.append(difficulty)
-    array = np.array(corners, dtype=np.float64).reshape(-1, 8)
-    return Objects(array, tuple(names), tuple(difficulties))
+    found = read_dota_objects(path)
+    array = np.array([one.corners for one in found], dtype=np.float64).reshape(-1, 8)
+    return Objects(array, tuple(one.name for one in found), tuple(one.difficulty for one in found))
 
 
 def windows_of(width: int, height: int, settings: SplitSettings) -> list[Window]:

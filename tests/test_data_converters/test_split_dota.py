@@ -167,7 +167,7 @@ def test_other_settings_and_other_sources_do_not_mix(scenes):
 def test_a_broken_line_is_named(scenes, line):
     path = scenes / 'labels/P1.txt'
     path.write_text(f'gsd:1\n\n{line}\n')
-    with pytest.raises(DataError, match=r'P1\.txt: line 3: '):
+    with pytest.raises(DataError, match=r'P1\.txt: line 3 is not'):
         read_dota_labels(path)
 
 

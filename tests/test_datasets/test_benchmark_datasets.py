@@ -186,7 +186,7 @@ def test_dota_lines_as_they_occur(tmp_path):
         ('1 1 9 1 9 9 plane 0', 'line 2 is not "x1 y1'),
         (f'{square}', 'line 2 is not "x1 y1'),
         (f'{square} plane hard', 'line 2 is not "x1 y1'),
-        ('nan 1 9 1 9 9 1 9 plane 0', 'line 2 has a coordinate that is no number'),
+        ('nan 1 9 1 9 9 1 9 plane 0', 'line 2 is not "x1 y1'),
     ):
         text.write_text(f'{square} plane 0\n{line}\n')
         with pytest.raises(DataError, match=message) as caught:

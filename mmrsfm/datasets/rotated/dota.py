@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import math
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -11,11 +10,9 @@ from mmrotate.datasets import DOTADataset as BaseDOTADataset
 from mmrotate.datasets import DOTAv2Dataset as BaseDOTAv2Dataset
 
 from mmrsfm.datasets.rotated.quadrilaterals import is_degenerate
-from mmrsfm.errors import DataError, DatasetNotFoundError
+from mmrsfm.errors import DatasetNotFoundError
 from mmrsfm.registry import DATASETS
-
-# The two lines with which the published label files begin; patches do not have them.
-_HEADERS = ('imagesource', 'gsd')
+from mmrsfm.utils.dota import label_of, read_dota_objects
 
 
 @DATASETS.register_module()
@@ -88,7 +85,7 @@ class DOTADataset(BaseDOTADataset):
         texts = sorted(labels.glob('*.txt'))
         if not texts:
             raise DatasetNotFoundError('holds no *.txt', labels, hint=hint)
-        self._label_of = {name: label for label, name in enumerate(self.metainfo['classes'])}
+        self._labels = {name: label for label, name in enumerate(self.metainfo['classes'])}
         return [
             self._sample(images / f'{text.stem}.{self.img_suffix}', self._read(text))
             for text in texts
@@ -104,38 +101,15 @@ class DOTADataset(BaseDOTADataset):
         }
 
     def _read(self, path: Path) -> list[dict[str, Any]]:
-        instances = []
-        text = path.read_text(encoding='utf-8-sig')
-        for number, line in enumerate(text.splitlines(), start=1):
-            if not line.strip() or line.strip().lower().split(':')[0] in _HEADERS:
-                continue
-            corners, label, difficulty = self._parse(line, f'line {number}', path)
-            if self.skip_degenerate and is_degenerate(corners):
-                continue
-            ignored = int(difficulty > self.diff_thr)
-            instances.append({'bbox': corners, 'bbox_label': label, 'ignore_flag': ignored})
-        return instances
-
-    def _parse(self, line: str, where: str, path: Path) -> tuple[list[float], int, int]:
-        words = line.split()
-        try:
-            corners = [float(word) for word in words[:8]]
-            # The published test labels of some versions have no difficulty.
-            difficulty = int(words[9]) if len(words) > 9 else 0
-            name = words[8]
-        except (ValueError, IndexError) as error:
-            raise DataError(
-                f'{where} is not "x1 y1 x2 y2 x3 y3 x4 y4 class difficulty": {line.strip()!r}', path
-            ) from error
-        if not all(map(math.isfinite, corners)):
-            raise DataError(f'{where} has a coordinate that is no number: {line.strip()!r}', path)
-        if name not in self._label_of:
-            raise DataError(
-                f'{where} names the class {name!r}, which {type(self).__name__} does not have',
-                path,
-                hint=f'Its classes are {", ".join(self._label_of)}',
-            )
-        return corners, self._label_of[name], difficulty
+        return [
+            {
+                'bbox': one.corners,
+                'bbox_label': label_of(one, self._labels, path),
+                'ignore_flag': int(one.difficulty > self.diff_thr),
+            }
+            for one in read_dota_objects(path)
+            if not (self.skip_degenerate and is_degenerate(one.corners))
+        ]
 
 
 @DATASETS.register_module()

@@ -151,7 +151,7 @@ def work_dir() -> Path:
     """
     # Put there by MMEngine's RuntimeInfoHook, on every rank; a metric sees no runner.
     text = str(MessageHub.get_current_instance().runtime_info.get('cfg', ''))
-    found = re.search(r'^work_dir = (.+)$', text, re.MULTILINE)
+    found = re.search(r'^work_dir *= *(.+)$', text, re.MULTILINE)
     stated: Any = None if found is None else ast.literal_eval(found[1])
     if not isinstance(stated, str):
         raise ConfigError('out_dir is not given, and this run has no work folder to put it in')

@@ -9,8 +9,9 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from mmrsfm.errors import DataError, DatasetNotFoundError
+from mmrsfm.errors import DatasetNotFoundError
 from mmrsfm.evaluation.submissions.dota_format import BOX_SIZES
+from mmrsfm.utils.dota import label_of, read_dota_objects
 
 
 def read_annotations(
@@ -19,8 +20,7 @@ def read_annotations(
     """Reads the objects of one image.
 
     Args:
-        path: Text file with lines ``x1 y1 x2 y2 x3 y3 x4 y4 class difficulty``; the two lines of
-            DOTA's header (``imagesource:``, ``gsd:``) and empty lines are passed over.
+        path: Text file; see :func:`mmrsfm.utils.dota.read_dota_objects`.
         classes: Names of the classes.
         diff_thr: Objects with a higher difficulty are to be ignored.
         box_type: ``'rbox'`` or ``'qbox'``.
@@ -33,25 +33,14 @@ def read_annotations(
         DatasetNotFoundError: If there is no such file.
         DataError: If a line is not of that form, or its class is unknown.
     """
-    path = Path(path)
-    if not path.is_file():
+    if not Path(path).is_file():
         raise DatasetNotFoundError(
             'does not exist', path=path, hint='ann_dir must hold one file for each whole image'
         )
     numbers = {name: number for number, name in enumerate(classes)}
     found: dict[bool, list[tuple[list[float], int]]] = {False: [], True: []}
-    for row, line in enumerate(path.read_text(encoding='utf-8').splitlines(), 1):
-        if not line.strip() or line.lower().startswith(('imagesource', 'gsd')):
-            continue
-        parts = line.split()
-        try:
-            corners = [float(value) for value in parts[:8]]
-            label, difficult = numbers[parts[8]], int(parts[9]) > diff_thr
-        except (ValueError, IndexError, KeyError) as error:
-            raise DataError(
-                f'line {row} is no object of the {len(classes)} classes: {line!r}', path=path
-            ) from error
-        found[difficult].append((corners, label))
+    for one in read_dota_objects(path):
+        found[one.difficulty > diff_thr].append((one.corners, label_of(one, numbers, path)))
     result = {}
     for difficult, suffix in ((False, ''), (True, '_ignore')):
         corners_of = np.array([item[0] for item in found[difficult]], np.float32).reshape(-1, 8)

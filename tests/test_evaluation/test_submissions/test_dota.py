@@ -406,7 +406,9 @@ def test_scoring_of_whole_images(big_image):
     assert run([made], diff_thr=0, **arguments)['dota/mAP'] == pytest.approx(1)
     assert run([made], **arguments)['dota/mAP'] == pytest.approx(0.6)
     file.write_text('1 2 3 4 5 6 7 8 boat 0\n')
-    with pytest.raises(DataError, match=r"P7.txt: line 1 is no object of the 2 classes: '1 2"):
+    with pytest.raises(
+        DataError, match=r"P7.txt: line 1 names the class 'boat', which is not one of"
+    ):
         run([made], **arguments)
     file.unlink()
     with pytest.raises(DatasetNotFoundError, match='ann_dir must hold one file'):
