@@ -30,6 +30,12 @@ def _fresh_mmengine_globals():
         manager._instance_dict.clear()
 
 
+@pytest.fixture(autouse=True)
+def _unformatted_configs(monkeypatch):
+    """A runner writes its config several times in the style of yapf: seconds for a long one."""
+    monkeypatch.setattr('yapf.yapflib.yapf_api.FormatCode', lambda text, **_: (text, True))
+
+
 def pytest_addoption(parser):
     parser.addoption('--all', action='store_true', help='run the slow matrix too')
 
