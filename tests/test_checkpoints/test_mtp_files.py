@@ -160,6 +160,11 @@ def test_layer_scale_is_not_lacking_by_design(tmp_path):
     load_pretrained(
         backbone(init_values=0.1), saved(mae_file(), tmp_path), allow_missing='blocks.*.gamma_?'
     )
+    # A file with layer scales, in a model without, would compute something else.
+    content = encoder_file()
+    content['state_dict']['blocks.0.gamma_1'] = torch.ones(8)
+    with pytest.raises(IncompleteLoadError, match=r'gamma_1, without which'):
+        load_pretrained(backbone(), saved(content, tmp_path))
 
 
 def test_learned_tables_that_go_nowhere_are_a_warning(tmp_path):
