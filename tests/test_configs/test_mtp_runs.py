@@ -71,13 +71,34 @@ def test_trains_as_a_config_of_another_project(folder, tmp_path):
     name, options = DATA[folder]
     data = MAKERS[name](tmp_path / 'data', **options)
     child = tmp_path / 'child.py'
-    child.write_text(f"_base_ = 'mmrsfm::mtp/{folder}/{config_file(folder).name}'\n")
+    own = own_classes(data) if folder == 'dior' else ''
+    child.write_text(f"_base_ = 'mmrsfm::mtp/{folder}/{config_file(folder).name}'\n{own}")
     cfg = tiny_config(folder, data, file=child)
     assert cfg.model['_scope_'] == 'mmrsfm'
     cfg.work_dir = str(tmp_path / 'work')
     runner = build_runner(cfg)
     runner.train()
     check_outcome(folder, runner.test(), tmp_path / 'work', data)
+    if own:
+        assert runner.train_dataloader.dataset.metainfo['classes'] == ('tree', 'shed')
+        assert runner.model.roi_head.bbox_head.fc_cls.out_features == 3
+
+
+def own_classes(data: Path) -> str:
+    """Makes two classes of the data, and returns what the README says to write for them."""
+    for file in data.glob('*.json'):
+        content = json.loads(file.read_text())
+        content['categories'] = [{'id': 7, 'name': 'tree'}, {'id': 9, 'name': 'shed'}]
+        for number, one in enumerate(content['annotations']):
+            one['category_id'] = (7, 9)[number % 2]
+        file.write_text(json.dumps(content))
+    return (
+        "own = dict(metainfo=dict(classes=('tree', 'shed')))\n"
+        'model = dict(roi_head=dict(bbox_head=dict(num_classes=2)))\n'
+        'train_dataloader = dict(dataset=dict(**own))\n'
+        'val_dataloader = dict(dataset=dict(**own))\n'
+        'test_dataloader = val_dataloader\n'
+    )
 
 
 def check_outcome(folder: str, metrics: dict, work_dir: Path, data: Path) -> None:
