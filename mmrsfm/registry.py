@@ -51,11 +51,12 @@ class LazyRegistry(Registry):
                 not be imported.
         """
         scope, name = self.split_scope_key(key)
+        found = self._get_from_task_library(name) if scope is None else None
+        if found is not None:
+            return found  # without an import of ours, which may need another library
         if scope in (None, self.scope):
             self._import_until_found(name)
-        found = self._get_from_task_library(name) if scope is None else None
-        if found is None:
-            found = super().get(key)
+        found = super().get(key)
         # Also without a scope: a root registry takes it off before it asks this one.
         if found is None and self._failed and scope in (None, self.scope):
             self._raise_missing(name)
