@@ -2,9 +2,10 @@
 from mmrsfm.models import (
     backbones,
     data_preprocessors,
+    heads,
     losses,
     necks,
     pretext,
 )
 
-__all__ = ['backbones', 'data_preprocessors', 'losses', 'necks', 'pretext']
+__all__ = ['backbones', 'data_preprocessors', 'heads', 'losses', 'necks', 'pretext']

@@ -1,0 +1,4 @@
+# Copyright (c) mmrsfm contributors. Licensed under the Apache License 2.0.
+from mmrsfm.models.heads.pixel_shuffle_head import PixelShuffleHead
+
+__all__ = ['PixelShuffleHead']
