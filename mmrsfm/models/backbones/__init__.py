@@ -1,6 +1,7 @@
 # Copyright (c) mmrsfm contributors. Licensed under the Apache License 2.0.
 from mmrsfm.models.backbones.cross_scale_vit import CrossScaleViT
+from mmrsfm.models.backbones.dual_modality import DualModalityBackbone
 from mmrsfm.models.backbones.intern_image import InternImage
 from mmrsfm.models.backbones.rvsa_vit import RVSAViT
 
-__all__ = ['CrossScaleViT', 'InternImage', 'RVSAViT']
+__all__ = ['CrossScaleViT', 'DualModalityBackbone', 'InternImage', 'RVSAViT']

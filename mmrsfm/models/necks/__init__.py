@@ -1,6 +1,7 @@
 # Copyright (c) mmrsfm contributors. Licensed under the Apache License 2.0.
 from mmrsfm.models.necks.cross_scale_mae_decoder import CrossScaleMAEDecoder
 from mmrsfm.models.necks.meta_modality_attention import MetaModalityAttention
+from mmrsfm.models.necks.modality_fusion import ModalityFusion
 from mmrsfm.models.necks.patch_predictor import PatchPredictor
 
-__all__ = ['CrossScaleMAEDecoder', 'MetaModalityAttention', 'PatchPredictor']
+__all__ = ['CrossScaleMAEDecoder', 'MetaModalityAttention', 'ModalityFusion', 'PatchPredictor']
