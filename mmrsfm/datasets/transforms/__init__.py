@@ -4,6 +4,8 @@
 from mmrsfm.datasets.transforms.center_crop import CenterCrop
 from mmrsfm.datasets.transforms.draw_mask_noise import DrawMaskNoise
 from mmrsfm.datasets.transforms.draw_scale_crop import DrawScaleCrop
+from mmrsfm.datasets.transforms.drop_modality import DropModality
+from mmrsfm.datasets.transforms.load_modalities import LoadModalities
 from mmrsfm.datasets.transforms.load_multi_band_image import LoadMultiBandImage
 from mmrsfm.datasets.transforms.load_seg_label import LoadSegLabel
 from mmrsfm.datasets.transforms.pack_inputs import PackInputs
@@ -18,6 +20,8 @@ __all__ = [
     'CenterCrop',
     'DrawMaskNoise',
     'DrawScaleCrop',
+    'DropModality',
+    'LoadModalities',
     'LoadMultiBandImage',
     'LoadSegLabel',
     'PackInputs',

@@ -13,12 +13,14 @@ from torch import Tensor
 from mmrsfm.contract import ImageryContract
 from mmrsfm.errors import BandMismatchError, ConfigError, ContractError
 
+INVALID = ('mean', 'nan')
+
 
 class BandNormalization:
     """Mixin of a data preprocessor: ``.contract``, checks of samples, and normalisation.
 
     ``value = (stored * scale + offset - mean) / std`` for each band, on the device; what is
-    invalid becomes 0, the mean of its band.
+    invalid becomes 0, the mean of its band, or NaN.
     """
 
     contract: ImageryContract
@@ -27,6 +29,7 @@ class BandNormalization:
     std: Tensor
     factor: Tensor
     summand: Tensor
+    fill_value: float = 0.0
 
     def _set_contract(
         self,
@@ -70,6 +73,26 @@ class BandNormalization:
             self.register_buffer(name, tensor, False)  # type: ignore[attr-defined]
         self._shifts = self.contract.offset not in (None, 0.0)
         self._normalises = mean is not None
+
+    def _set_invalid(self, invalid: str, padding: float) -> float:
+        """Takes the argument ``invalid``, and returns the value of padding that goes with it.
+
+        With ``'nan'`` padding is NaN too: a modality that is missing in an image must not become a
+        present one, of nothing but zeros, because other images of the batch are larger.
+        """
+        if invalid not in INVALID:
+            raise ConfigError(
+                f'data_preprocessor: invalid must be one of {INVALID}, got {invalid!r}'
+            )
+        if invalid == 'mean':
+            return padding
+        if padding != 0.0 and not math.isnan(padding):
+            raise ConfigError(
+                f"data_preprocessor: invalid='nan' pads with NaN; a padding value of {padding} "
+                'contradicts it'
+            )
+        self.fill_value = math.nan
+        return math.nan
 
     def check_sample(self, channels: int, sample: Any) -> None:
         """Compares one sample with the contract.
@@ -124,8 +147,8 @@ class BandNormalization:
                 ``None`` where everything is valid.
 
         Returns:
-            Images as float32 with 0 where they are invalid, and the masks, to which pixels that are
-            not finite were added.
+            Images as float32 with 0 (or NaN) where they are invalid, and the masks, to which pixels
+            that are not finite were added.
         """
         integer = not images.is_floating_point()
         x = images.float()
@@ -149,11 +172,11 @@ class BandNormalization:
             return x, valid
         x = x if fresh else x.clone()
         if isinstance(valid, Tensor):
-            x.masked_fill_(~valid, 0.0)
+            x.masked_fill_(~valid, self.fill_value)
         else:
             for image, mask in zip(x, valid, strict=True):
                 if mask is not None:
-                    image.masked_fill_(~mask, 0.0)
+                    image.masked_fill_(~mask, self.fill_value)
         return x, valid
 
 

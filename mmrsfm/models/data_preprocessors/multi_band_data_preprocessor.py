@@ -22,9 +22,9 @@ class MultiBandDataPreprocessor(BandNormalization, ClsDataPreprocessor):
 
     Casts, scales and normalises on the device: ``(stored * scale + offset - mean) / std``.
     Invalid pixels (the samples' ``valid_mask``, and NaN or infinities without one) become 0, the
-    mean; where pixels are invalid, the sample's ``valid_mask`` (C, H, W) says so, on the device and
-    with padding invalid. Labels, one-hot scores and batch augmentations (mixup, cutmix) are as
-    there.
+    mean, or NaN (``invalid``); where pixels are invalid, the sample's ``valid_mask`` (C, H, W) says
+    so, on the device and with padding invalid. Labels, one-hot scores and batch augmentations
+    (mixup, cutmix) are as there.
 
     ``inputs`` may be one tensor (B, C, H, W), a list of (C, H, W), or a list of views, each of
     which is one or the other.
@@ -44,8 +44,11 @@ class MultiBandDataPreprocessor(BandNormalization, ClsDataPreprocessor):
         scale_on_device: The loader leaves stored numbers as they are, and they are multiplied by
             ``scale`` here, and ``offset`` (0 unless given) is added: integers are smaller on their
             way to the device.
+        invalid: What invalid pixels become after normalisation: ``'mean'``: 0; ``'nan'``: NaN, and
+            padding too, for models that see nothing but the tensor and have to know what is missing
+            (:class:`mmrsfm.DualModalityBackbone`). Other models take no NaN.
         pad_size_divisor: Pad on the right and at the bottom to a multiple of this.
-        pad_value: Value of the padding, after normalisation.
+        pad_value: Value of the padding, after normalisation (``invalid='mean'`` only).
         to_rgb: Reverse the channels of three-channel inputs (from loaders that give BGR).
         to_onehot: See mmpretrain.
         num_classes: See mmpretrain.
@@ -71,6 +74,7 @@ class MultiBandDataPreprocessor(BandNormalization, ClsDataPreprocessor):
         gsd: float | None = None,
         licence: str | None = None,
         scale_on_device: bool = False,
+        invalid: str = 'mean',
         pad_size_divisor: int = 1,
         pad_value: float = 0.0,
         to_rgb: bool = False,
@@ -78,10 +82,11 @@ class MultiBandDataPreprocessor(BandNormalization, ClsDataPreprocessor):
         num_classes: int | None = None,
         batch_augments: dict[str, Any] | None = None,
     ) -> None:
+        padding = self._set_invalid(invalid, pad_value)
         ClsDataPreprocessor.__init__(
             self,
             pad_size_divisor=pad_size_divisor,
-            pad_value=pad_value,
+            pad_value=padding,
             to_onehot=to_onehot,
             num_classes=num_classes,
             batch_augments=batch_augments,

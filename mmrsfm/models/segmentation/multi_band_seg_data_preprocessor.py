@@ -21,8 +21,8 @@ class MultiBandSegDataPreprocessor(BandNormalization, SegDataPreProcessor):
 
     Casts, scales and normalises on the device: ``(stored * scale + offset - mean) / std``.
     Invalid pixels (the samples' ``valid_mask``, and NaN or infinities without one) become 0, the
-    mean; where pixels are invalid, the sample's ``valid_mask`` (C, H, W) says so, with padding
-    invalid.
+    mean, or NaN (``invalid``); where pixels are invalid, the sample's ``valid_mask`` (C, H, W) says
+    so, with padding invalid.
 
     Args:
         mean: Mean of each band, after ``scale`` and ``offset``. ``None``: no normalisation.
@@ -38,9 +38,12 @@ class MultiBandSegDataPreprocessor(BandNormalization, SegDataPreProcessor):
         licence: Licence of weights that are trained with it, for the contract.
         scale_on_device: The loader leaves stored numbers as they are, and they are multiplied by
             ``scale`` here, and ``offset`` (0 unless given) is added.
+        invalid: What invalid pixels become after normalisation: ``'mean'``: 0; ``'nan'``: NaN, and
+            padding too, for models that see nothing but the tensor and have to know what is missing
+            (:class:`mmrsfm.DualModalityBackbone`). Other models take no NaN.
         size: Fixed size (H, W) of the padded batch in training.
         size_divisor: Instead of ``size``: pad to a multiple of this. Neither: to the largest image.
-        pad_val: Value of the padding, after normalisation.
+        pad_val: Value of the padding, after normalisation (``invalid='mean'`` only).
         seg_pad_val: Label of the padding.
         bgr_to_rgb: Reverse the channels of three-channel inputs (from loaders that give BGR).
         test_cfg: ``dict(size=...)`` or ``dict(size_divisor=...)`` for testing; ``None``: no
@@ -67,6 +70,7 @@ class MultiBandSegDataPreprocessor(BandNormalization, SegDataPreProcessor):
         gsd: float | None = None,
         licence: str | None = None,
         scale_on_device: bool = False,
+        invalid: str = 'mean',
         size: Sequence[int] | None = None,
         size_divisor: int | None = None,
         pad_val: float = 0.0,
@@ -76,12 +80,13 @@ class MultiBandSegDataPreprocessor(BandNormalization, SegDataPreProcessor):
     ) -> None:
         if size is None and size_divisor is None:
             size_divisor = 1  # mmseg wants exactly one of them
+        padding = self._set_invalid(invalid, pad_val)
         # Without mean and std: mmengine's base class takes one or three of them.
         SegDataPreProcessor.__init__(
             self,
             size=None if size is None else tuple(size),
             size_divisor=size_divisor,
-            pad_val=pad_val,
+            pad_val=padding,
             seg_pad_val=seg_pad_val,
             test_cfg=test_cfg,
         )

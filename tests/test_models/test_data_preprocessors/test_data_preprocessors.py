@@ -204,6 +204,51 @@ def test_what_is_not_finite_is_invalid_without_a_mask(kind, collate, value):
     assert 'valid_mask' not in batch['data_samples'][0]
 
 
+@pytest.mark.parametrize('collate', [default_collate, pseudo_collate])
+@pytest.mark.parametrize('kind', KINDS)
+def test_invalid_pixels_stay_nan(kind, collate):
+    seg = kind == KINDS[1]
+    options = dict(mean=[500.0, 400.0], std=[10.0, 10.0])
+    valid = torch.ones(2, 8, 8, dtype=torch.bool)
+    valid[0, :3] = False
+    items = [item(2, seg=seg, valid=valid), item(2, seg=seg)]
+    items[1]['inputs'][1, 2, 3] = torch.inf
+    before = [one['inputs'].clone() for one in items]
+    batch = build(kind, invalid='nan', **options)(collate(items), True)
+    filled = build(kind, **options)(
+        collate([{**one, 'inputs': x} for one, x in zip(items, before, strict=True)]), True
+    )
+    assert torch.equal(batch['inputs'].isnan(), ~torch.stack(
+        [sample.valid_mask for sample in batch['data_samples']]
+    ))  # fmt: skip
+    assert batch['inputs'].isnan().sum() == 3 * 8 + 1
+    assert torch.equal(batch['inputs'].nan_to_num(0.0), filled['inputs'])
+    assert torch.equal(items[0]['inputs'], before[0])  # the sample is not written to
+
+
+def test_a_missing_modality_is_missing_in_its_padding_too():
+    missing = torch.ones(2, 6, 8, dtype=torch.bool)
+    missing[1] = False
+    for kind, options in zip(KINDS, ({'pad_size_divisor': 8}, {'size_divisor': 8}), strict=True):
+        seg = kind == KINDS[1]
+        items = [item(2, (6, 8), seg=seg, valid=missing), item(2, (8, 16), seg=seg)]
+        batch = build(kind, invalid='nan', **options)(pseudo_collate(items), True)
+        assert batch['inputs'].shape == (2, 2, 8, 16)
+        assert batch['inputs'][0, 1].isnan().all()
+        assert torch.equal(batch['inputs'][0, 0].isnan(), ~batch['data_samples'][0].valid_mask[0])
+        assert not batch['inputs'][1].isnan().any()
+
+
+@pytest.mark.parametrize('kind', KINDS)
+def test_what_invalid_pixels_become_is_checked(kind):
+    with pytest.raises(ConfigError, match="one of \\('mean', 'nan'\\), got 'zero'"):
+        build(kind, invalid='zero')
+    padding = 'pad_val' if kind == KINDS[1] else 'pad_value'
+    with pytest.raises(ConfigError, match='contradicts'):
+        build(kind, invalid='nan', **{padding: 1.0})
+    build(kind, invalid='nan', **{padding: float('nan')})
+
+
 def test_finite_numbers_whose_sum_overflows_are_valid():
     images = torch.full((1, 2, 4, 4), 3e38)
     out = build()({'inputs': images, 'data_samples': [DataSample()]})
