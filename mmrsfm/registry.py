@@ -128,7 +128,11 @@ def _child(name: str, *locations: str) -> LazyRegistry:
 
 # Subpackages that need a task library come last and are named after it.
 MODELS = _child(
-    'MODELS', 'mmrsfm.models', 'mmrsfm.models.segmentation', 'mmrsfm.models.change_detection'
+    'MODELS',
+    'mmrsfm.models',
+    'mmrsfm.models.segmentation',
+    'mmrsfm.models.change_detection',
+    'mmrsfm.models.detection',
 )
 DATASETS = _child(
     'DATASETS',

@@ -173,7 +173,7 @@ class DualModalityBackbone(BaseModule):
         encoded = {
             name: self._encode(name, part.image, wanted[name])
             for name, part in parts.items()
-            if wanted[name] is None or wanted[name].any()
+            if not _is_empty(wanted[name])
         }
         encoded = _align(encoded)
         outputs = [
@@ -369,6 +369,10 @@ def _wanted(parts: Mapping[str, ModalityInput]) -> dict[str, Tensor | None]:
         return dict.fromkeys(parts)
     present = torch.stack([part.present for part in parts.values()]).cpu()
     return dict(zip(parts, present | ~present.any(dim=0), strict=True))
+
+
+def _is_empty(wanted: Tensor | None) -> bool:
+    return wanted is not None and not wanted.any()
 
 
 def _align(encoded: dict[str, tuple[Tensor, ...]]) -> dict[str, tuple[Tensor, ...]]:

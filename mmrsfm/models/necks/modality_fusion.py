@@ -123,10 +123,7 @@ class ModalityFusion(BaseModule):
             maps = self._attend(maps, inputs, usable)
         if self.mode in ('diff', 'abs_diff'):
             return self._subtract(maps, usable)
-        shown = {
-            name: x if usable[name] is None else x.where(usable[name], 0.0)
-            for name, x in maps.items()
-        }
+        shown = {name: _masked(x, usable[name]) for name, x in maps.items()}
         if self.mode == 'concat':
             batch, _, height, width = first.shape
             missing = {
@@ -153,8 +150,7 @@ class ModalityFusion(BaseModule):
         if self.mode == 'abs_diff':
             difference = difference.abs()
         for mask in usable.values():
-            if mask is not None:
-                difference = difference.where(mask, 0.0)
+            difference = _masked(difference, mask)
         return difference
 
     def _attend(
@@ -180,6 +176,10 @@ class ModalityFusion(BaseModule):
             name: maps[name] + F.interpolate(y - x, size=fine, mode='bilinear', align_corners=False)
             for (name, x), y in zip(before.items(), after, strict=True)
         }
+
+
+def _masked(x: Tensor, mask: Tensor | None) -> Tensor:
+    return x if mask is None else x.where(mask, 0.0)
 
 
 def token_grid(size: tuple[int, int], max_tokens: int) -> tuple[int, int]:
