@@ -26,7 +26,17 @@ from .classification import (
 from .dior import make_dior, make_dior_r, make_dior_source
 from .dota import make_dota1, make_dota2, make_dota_source
 from .fair1m import make_fair1m, make_fair1m_source
+from .mars import (
+    make_guso,
+    make_mars_16m,
+    make_scene_labels,
+    make_scene_multilabels,
+    make_scene_pairs,
+    make_spacenet6,
+)
+from .multimodal import make_bright, make_deepglobe, make_dfc23, make_dfc25, make_earthmiss
 from .samrs import make_samrs_source
+from .sar_detection import make_sardet, make_ubcv2
 from .segmentation import (
     make_loveda,
     make_loveda_source,
@@ -50,6 +60,18 @@ MAKERS = {
     'whu_cd': make_whu_cd,
     'levir_cd': make_levir_cd,
     'cdd': make_cdd,
+    'mars_16m': make_mars_16m,
+    'spacenet6': make_spacenet6,
+    'guso': make_guso,
+    'scene_labels': make_scene_labels,
+    'scene_multilabels': make_scene_multilabels,
+    'earthmiss': make_earthmiss,
+    'bright': make_bright,
+    'dfc25': make_dfc25,
+    'dfc23': make_dfc23,
+    'deepglobe': make_deepglobe,
+    'sardet': make_sardet,
+    'ubcv2': make_ubcv2,
 }
 
 SOURCES = {
@@ -66,6 +88,7 @@ SOURCES = {
     'levir_cd': make_levir_cd_source,
     'cdd': make_cdd_source,
     'samrs': make_samrs_source,
+    'scene_pairs': make_scene_pairs,
 }
 
 __all__ = [
