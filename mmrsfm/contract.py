@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from typing import Any
 
 from mmrsfm.errors import ConfigError
@@ -35,6 +35,8 @@ class ImageryContract:
         mean: Mean of each band, after ``scale`` and ``offset``.
         std: Standard deviation of each band, after ``scale`` and ``offset``.
         licence: Licence of the weights, e.g. ``'CC-BY-NC-4.0'``.
+        sensors: Instead of ``mean`` and ``std``, for imagery of several sensors in one model: from
+            the name of the sensor, which every sample carries, to ``dict(mean=..., std=...)``.
     """
 
     band_names: tuple[str, ...] | None = None
@@ -45,6 +47,7 @@ class ImageryContract:
     mean: tuple[float, ...] | None = None
     std: tuple[float, ...] | None = None
     licence: str | None = None
+    sensors: Mapping[str, Mapping[str, tuple[float, ...]]] | None = None
 
     def __post_init__(self) -> None:
         for name in ('band_names', 'mean', 'std'):
@@ -60,6 +63,15 @@ class ImageryContract:
             for name in _LISTS
             if isinstance(getattr(self, name), tuple)
         }
+        if self.sensors is not None:
+            object.__setattr__(self, 'sensors', _by_sensor(self.sensors))
+            if self.mean is not None or self.std is not None:
+                raise ConfigError('contract: give mean and std, or those of sensors, not both')
+            lengths |= {
+                f'{key} of {name}': len(values)
+                for name, row in (self.sensors or {}).items()
+                for key, values in row.items()
+            }
         if len(set(lengths.values())) > 1:
             raise ConfigError(f'contract: the lists must have one entry per band, got {lengths}')
         for name in ('scale', 'offset'):
@@ -82,11 +94,7 @@ class ImageryContract:
 
     def to_dict(self) -> dict[str, Any]:
         """Returns the stated fields as plain Python values (lists, not tuples)."""
-        return {
-            key: list(value) if isinstance(value, tuple) else value
-            for key, value in asdict(self).items()
-            if value is not None
-        }
+        return {key: _listed(value) for key, value in asdict(self).items() if value is not None}
 
     @property
     def num_bands(self) -> int | None:
@@ -95,12 +103,18 @@ class ImageryContract:
             value = getattr(self, name)
             if isinstance(value, tuple):
                 return len(value)
+        for row in (self.sensors or {}).values():
+            return len(row['mean'])
         return None
 
     def differences(
         self, other: ImageryContract, ignore: Sequence[str] = ('licence',)
     ) -> dict[str, tuple[Any, Any]]:
         """Compares the fields that both sides state.
+
+        Where one side has statistics by sensor, and the other is of one sensor, those of that one
+        are compared; where both have, those of the sensors that both know, and a sensor of
+        ``other`` that is unknown here is a difference.
 
         Args:
             other: The contract to compare with.
@@ -110,13 +124,23 @@ class ImageryContract:
             For each field that differs, the value here and the value in ``other``.
         """
         result = {}
+        mine, yours = self._for(other), other._for(self)
         for field in fields(self):
-            ours, theirs = getattr(self, field.name), getattr(other, field.name)
+            ours, theirs = getattr(mine, field.name), getattr(yours, field.name)
             if field.name in ignore or ours is None or theirs is None:
                 continue
             if not _same(ours, theirs):
                 result[field.name] = (ours, theirs)
         return result
+
+    def _for(self, other: ImageryContract) -> ImageryContract:
+        """This contract as that of the one sensor of another."""
+        if self.sensors is None or other.sensors is not None or other.sensor is None:
+            return self
+        row = self.sensors.get(other.sensor)
+        if row is None:
+            return replace(self, sensor=' or '.join(self.sensors), sensors=None)
+        return replace(self, sensor=other.sensor, sensors=None, **row)
 
 
 def _numbers(name: str, value: Any) -> float | tuple[float, ...] | None:
@@ -133,7 +157,30 @@ def _numbers(name: str, value: Any) -> float | tuple[float, ...] | None:
     return numbers if several else numbers[0]
 
 
+def _by_sensor(sensors: Any) -> dict[str, dict[str, tuple[float, ...]]]:
+    """Checked statistics by sensor, as plain Python."""
+    if not isinstance(sensors, Mapping) or not sensors:
+        raise ConfigError(f'contract: sensors must map names to statistics, got {sensors!r}')
+    result = {}
+    for name, row in sensors.items():
+        if not isinstance(row, Mapping) or set(row) != {'mean', 'std'}:
+            raise ConfigError(f'contract: sensor {name!r} needs mean and std, got {row!r}')
+        values = {key: _numbers(f'{key} of {name}', row[key]) for key in ('mean', 'std')}
+        if not all(isinstance(value, tuple) for value in values.values()):
+            raise ConfigError(f'contract: mean and std of sensor {name!r} are lists, got {row!r}')
+        result[str(name)] = values
+    return result  # type: ignore[return-value]
+
+
+def _listed(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {key: _listed(one) for key, one in value.items()}
+    return list(value) if isinstance(value, tuple) else value
+
+
 def _same(a: Any, b: Any) -> bool:
+    if isinstance(a, Mapping):  # what only the first knows is not used by the second
+        return all(name in a and _same(a[name], row) for name, row in b.items())
     if isinstance(a, tuple) != isinstance(b, tuple):
         return False
     if isinstance(a, tuple):

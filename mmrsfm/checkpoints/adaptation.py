@@ -107,6 +107,7 @@ def check_contract(
             for name in _BY_BAND
             if isinstance(getattr(checkpoint, name), tuple) or isinstance(getattr(run, name), tuple)
         ]
+        by_band.append('sensors')
         checkpoint = replace(checkpoint, band_names=None, **dict.fromkeys(by_band))
     left = checkpoint.differences(run, ignore=ignored)
     if left:
@@ -138,6 +139,11 @@ def _select(contract: ImageryContract, names: Sequence[str]) -> ImageryContract:
         row = getattr(contract, field)
         if isinstance(row, tuple):
             values[field] = tuple(row[column] for column in columns)
+    if contract.sensors is not None:
+        values['sensors'] = {
+            name: {key: [row[column] for column in columns] for key, row in rows.items()}
+            for name, rows in contract.sensors.items()
+        }
     return replace(contract, **values)
 
 

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -27,6 +27,8 @@ class BandNormalization:
     scale_on_device: bool
     mean: Tensor
     std: Tensor
+    sensor_mean: Tensor
+    sensor_std: Tensor
     factor: Tensor
     summand: Tensor
     fill_value: float = 0.0
@@ -42,11 +44,10 @@ class BandNormalization:
         gsd: float | None,
         licence: str | None,
         scale_on_device: bool,
+        sensors: Mapping[str, Mapping[str, Sequence[float]]] | None = None,
     ) -> None:
         if (mean is None) != (std is None):
             raise ConfigError('data_preprocessor: give both mean and std, or neither')
-        if std is not None and not all(value > 0 and math.isfinite(value) for value in std):
-            raise ConfigError(f'data_preprocessor: std must be above 0 for every band, got {std}')
         if scale_on_device and scale is None:
             raise ConfigError('data_preprocessor: scale_on_device needs scale')
         self.contract = ImageryContract(
@@ -59,7 +60,14 @@ class BandNormalization:
             mean=None if mean is None else tuple(float(value) for value in mean),
             std=None if std is None else tuple(float(value) for value in std),
             licence=licence,
+            sensors=sensors,  # type: ignore[arg-type]
         )
+        rows = self.contract.sensors or {}
+        for values in [std or (), *(row['std'] for row in rows.values())]:
+            if not all(value > 0 and math.isfinite(value) for value in values):
+                raise ConfigError(
+                    f'data_preprocessor: std must be above 0 for every band, got {list(values)}'
+                )
         self.scale_on_device = scale_on_device
         count = self.contract.num_bands or 1
         for name, values in {
@@ -71,8 +79,12 @@ class BandNormalization:
             tensor = torch.tensor(values, dtype=torch.float32).view(-1, 1, 1)
             # Not persistent: they belong to the config, and would be unexpected keys elsewhere.
             self.register_buffer(name, tensor, False)  # type: ignore[attr-defined]
+        self._sensors = {name: number for number, name in enumerate(rows)}
+        for key in ('mean', 'std'):
+            table = torch.tensor([row[key] for row in rows.values()], dtype=torch.float32)
+            self.register_buffer(f'sensor_{key}', table[..., None, None], False)  # type: ignore[attr-defined]
         self._shifts = self.contract.offset not in (None, 0.0)
-        self._normalises = mean is not None
+        self._normalises = mean is not None or bool(rows)
 
     def _set_invalid(self, invalid: str, padding: float) -> float:
         """Takes the argument ``invalid``, and returns the value of padding that goes with it.
@@ -137,7 +149,10 @@ class BandNormalization:
                 )
 
     def normalize(
-        self, images: Tensor, valid: Tensor | Sequence[Tensor | None] | None
+        self,
+        images: Tensor,
+        valid: Tensor | Sequence[Tensor | None] | None,
+        samples: Any = None,
     ) -> tuple[Tensor, Tensor | Sequence[Tensor | None] | None]:
         """Normalises images on their device.
 
@@ -145,6 +160,8 @@ class BandNormalization:
             images: (C, H, W) or (B, C, H, W), any real type.
             valid: The validity masks: (C, H, W) bool for one image, or one for each of the batch;
                 ``None`` where everything is valid.
+            samples: The data sample, or one for each of the batch, with ``sensor`` where the
+                statistics are by sensor.
 
         Returns:
             Images as float32 with 0 (or NaN) where they are invalid, and the masks, to which pixels
@@ -165,8 +182,9 @@ class BandNormalization:
             if self._shifts:
                 x.add_(self.summand)
         if self._normalises:
-            x = x.sub_(self.mean) if fresh else x - self.mean
-            x = x.div_(self.std)
+            mean, std = self._statistics(images, samples)
+            x = x.sub_(mean) if fresh else x - mean
+            x = x.div_(std)
             fresh = True
         if valid is None:
             return x, valid
@@ -178,6 +196,28 @@ class BandNormalization:
                 if mask is not None:
                     image.masked_fill_(~mask, self.fill_value)
         return x, valid
+
+    def _statistics(self, images: Tensor, samples: Any) -> tuple[Tensor, Tensor]:
+        """Mean and standard deviation, (C, 1, 1), or (B, C, 1, 1) where the sensors differ."""
+        if not self._sensors:
+            return self.mean, self.std
+        several = images.ndim == 4
+        listed = (samples or [None] * len(images)) if several else [samples]
+        rows = []
+        for sample in listed:
+            sensor = _meta(sample, 'sensor')
+            if sensor not in self._sensors:
+                raise ContractError(
+                    f'{_meta(sample, "img_path")}: its sensor is {sensor!r}, but the data '
+                    f'preprocessor has statistics for {list(self._sensors)}. Put the sensor into '
+                    'the samples (mmrsfm.PairedModalityDataset(sensor=...)), or its statistics '
+                    'into sensors=dict(...).'
+                )
+            rows.append(self._sensors[sensor])
+        if len(set(rows)) == 1:
+            return self.sensor_mean[rows[0]], self.sensor_std[rows[0]]
+        index = torch.tensor(rows, device=self.sensor_mean.device)
+        return self.sensor_mean[index], self.sensor_std[index]
 
 
 def valid_masks(data_samples: Sequence[Any] | None, device: torch.device) -> list[Tensor | None]:

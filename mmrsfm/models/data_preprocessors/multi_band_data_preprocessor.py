@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -44,6 +44,8 @@ class MultiBandDataPreprocessor(BandNormalization, ClsDataPreprocessor):
         scale_on_device: The loader leaves stored numbers as they are, and they are multiplied by
             ``scale`` here, and ``offset`` (0 unless given) is added: integers are smaller on their
             way to the device.
+        sensors: Instead of ``mean`` and ``std``: from the name of a sensor, which every sample
+            carries, to ``dict(mean=..., std=...)``, for imagery of several sensors in one model.
         invalid: What invalid pixels become after normalisation: ``'mean'``: 0; ``'nan'``: NaN, and
             padding too, for models that see nothing but the tensor and have to know what is missing
             (:class:`mmrsfm.DualModalityBackbone`). Other models take no NaN.
@@ -60,7 +62,7 @@ class MultiBandDataPreprocessor(BandNormalization, ClsDataPreprocessor):
     Raises:
         ConfigError: For contradictory arguments.
         BandMismatchError: In forward, if a sample has other bands.
-        ContractError: In forward, if a sample was scaled otherwise.
+        ContractError: In forward, if a sample was scaled otherwise, or is of an unknown sensor.
     """
 
     def __init__(
@@ -74,6 +76,7 @@ class MultiBandDataPreprocessor(BandNormalization, ClsDataPreprocessor):
         gsd: float | None = None,
         licence: str | None = None,
         scale_on_device: bool = False,
+        sensors: Mapping[str, Mapping[str, Sequence[float]]] | None = None,
         invalid: str = 'mean',
         pad_size_divisor: int = 1,
         pad_value: float = 0.0,
@@ -92,7 +95,7 @@ class MultiBandDataPreprocessor(BandNormalization, ClsDataPreprocessor):
             batch_augments=batch_augments,
         )
         self._set_contract(
-            mean, std, band_names, sensor, scale, offset, gsd, licence, scale_on_device
+            mean, std, band_names, sensor, scale, offset, gsd, licence, scale_on_device, sensors
         )
         # Not the base class's to_rgb: it would reverse the channels after normalisation.
         self._reverse = to_rgb
@@ -123,10 +126,14 @@ class MultiBandDataPreprocessor(BandNormalization, ClsDataPreprocessor):
         known: Any = masks if any(mask is not None for mask in masks) else None
         found: Any
         if isinstance(inputs, Tensor):
-            batch, found = self.normalize(self._to_device(inputs), known)
+            batch, found = self.normalize(self._to_device(inputs), known, samples)
         else:
             pairs = [
-                self.normalize(self._to_device(image), None if known is None else known[number])
+                self.normalize(
+                    self._to_device(image),
+                    None if known is None else known[number],
+                    None if samples is None else samples[number],
+                )
                 for number, image in enumerate(inputs)
             ]
             size = [max(image.shape[axis] for image, _ in pairs) for axis in (1, 2)]

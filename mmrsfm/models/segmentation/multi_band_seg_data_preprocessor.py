@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -38,6 +38,8 @@ class MultiBandSegDataPreprocessor(BandNormalization, SegDataPreProcessor):
         licence: Licence of weights that are trained with it, for the contract.
         scale_on_device: The loader leaves stored numbers as they are, and they are multiplied by
             ``scale`` here, and ``offset`` (0 unless given) is added.
+        sensors: Instead of ``mean`` and ``std``: from the name of a sensor, which every sample
+            carries, to ``dict(mean=..., std=...)``, for imagery of several sensors in one model.
         invalid: What invalid pixels become after normalisation: ``'mean'``: 0; ``'nan'``: NaN, and
             padding too, for models that see nothing but the tensor and have to know what is missing
             (:class:`mmrsfm.DualModalityBackbone`). Other models take no NaN.
@@ -55,7 +57,7 @@ class MultiBandSegDataPreprocessor(BandNormalization, SegDataPreProcessor):
     Raises:
         ConfigError: For contradictory arguments.
         BandMismatchError: In forward, if a sample has other bands.
-        ContractError: In forward, if a sample was scaled otherwise.
+        ContractError: In forward, if a sample was scaled otherwise, or is of an unknown sensor.
         ImageSizeError: In testing, if the images of a batch differ in size.
     """
 
@@ -70,6 +72,7 @@ class MultiBandSegDataPreprocessor(BandNormalization, SegDataPreProcessor):
         gsd: float | None = None,
         licence: str | None = None,
         scale_on_device: bool = False,
+        sensors: Mapping[str, Mapping[str, Sequence[float]]] | None = None,
         invalid: str = 'mean',
         size: Sequence[int] | None = None,
         size_divisor: int | None = None,
@@ -91,7 +94,7 @@ class MultiBandSegDataPreprocessor(BandNormalization, SegDataPreProcessor):
             test_cfg=test_cfg,
         )
         self._set_contract(
-            mean, std, band_names, sensor, scale, offset, gsd, licence, scale_on_device
+            mean, std, band_names, sensor, scale, offset, gsd, licence, scale_on_device, sensors
         )
         self._reverse = bgr_to_rgb
 
@@ -114,7 +117,7 @@ class MultiBandSegDataPreprocessor(BandNormalization, SegDataPreProcessor):
             self.check_sample(image.shape[0], sample)
             if self._reverse and image.shape[0] == 3:
                 image = image.flip(0)
-            image, mask = self.normalize(image, getattr(sample, 'valid_mask', None))
+            image, mask = self.normalize(image, getattr(sample, 'valid_mask', None), sample)
             images.append(image)
             masks.append(mask)
         if not training and len({image.shape for image in images}) > 1:

@@ -249,6 +249,68 @@ def test_what_invalid_pixels_become_is_checked(kind):
     build(kind, invalid='nan', **{padding: float('nan')})
 
 
+SENSORS = dict(
+    umbra=dict(mean=[10.0, 20.0], std=[2.0, 4.0]), capella=dict(mean=[10.0, 900.0], std=[2.0, 99.0])
+)
+
+
+@pytest.mark.parametrize('collate', [default_collate, pseudo_collate])
+@pytest.mark.parametrize('kind', KINDS)
+def test_statistics_by_sensor(kind, collate):
+    seg = kind == KINDS[1]
+    preprocessor = build(kind, sensors=SENSORS, invalid='nan')
+    for names in (['umbra', 'capella', 'umbra'], ['capella'] * 2):
+        items = [item(2, seg=seg, sensor=name) for name in names]
+        items[0]['data_samples'].valid_mask = torch.ones(2, 8, 8, dtype=torch.bool)
+        items[0]['data_samples'].valid_mask[1] = False
+        before = [one['inputs'].clone() for one in items]
+        batch = preprocessor(collate(items), True)
+        for image, source, name in zip(batch['inputs'], before, names, strict=True):
+            mean, std = (torch.tensor(SENSORS[name][key])[:, None, None] for key in ('mean', 'std'))
+            expected = (source - mean) / std
+            assert torch.allclose(image[0], expected[0], atol=1e-4)
+            assert image[1].isnan().all() or torch.allclose(image[1], expected[1], atol=1e-4)
+        assert batch['inputs'].isnan().sum() == 64
+    for meta in ({'sensor': 'iceye'}, {}):
+        with pytest.raises(ContractError, match=r"its sensor is .* for \['umbra', 'capella'\]"):
+            preprocessor(collate([item(2, seg=seg, **meta)]), True)
+
+
+def test_contract_of_several_sensors():
+    several = build(sensors=SENSORS, scale=1.0).contract
+    assert several.num_bands == 2
+    assert ImageryContract.from_dict(several.to_dict()) == several
+    assert several.to_dict()['sensors']['umbra'] == SENSORS['umbra']
+    one = dict(scale=1.0, sensor='umbra')
+    assert not several.differences(ImageryContract(**one, **SENSORS['umbra']))
+    assert set(several.differences(ImageryContract(**one, **SENSORS['capella']))) == {'mean', 'std'}
+    other = ImageryContract(**{**one, 'sensor': 'iceye'}, **SENSORS['umbra'])
+    assert several.differences(other) == {'sensor': ('umbra or capella', 'iceye')}
+    assert other.differences(several) == {'sensor': ('iceye', 'umbra or capella')}
+    part = ImageryContract(sensors={'umbra': SENSORS['umbra']})
+    assert not several.differences(part)
+    assert set(part.differences(several)) == {'sensors'}
+    assert not several.differences(ImageryContract(mean=[0.0, 0.0], std=[1.0, 1.0]))
+
+
+@pytest.mark.parametrize('kind', KINDS)
+@pytest.mark.parametrize(
+    'options',
+    [
+        {'sensors': {}},
+        {'sensors': {'a': {'mean': [0.0]}}},
+        {'sensors': {'a': {'mean': 0.0, 'std': 1.0}}},
+        {'sensors': {'a': {'mean': [0.0], 'std': [0.0]}}},
+        {'sensors': {'a': {'mean': [0.0], 'std': [1.0, 1.0]}}},
+        {'sensors': SENSORS, 'band_names': ['x']},
+        {'sensors': SENSORS, 'mean': [0.0, 0.0], 'std': [1.0, 1.0]},
+    ],
+)
+def test_contradictory_sensors(kind, options):
+    with pytest.raises(ConfigError):
+        build(kind, **options)
+
+
 def test_finite_numbers_whose_sum_overflows_are_valid():
     images = torch.full((1, 2, 4, 4), 3e38)
     out = build()({'inputs': images, 'data_samples': [DataSample()]})
