@@ -1,5 +1,14 @@
 # Copyright (c) mmrsfm contributors. Licensed under the Apache License 2.0.
+from mmrsfm.models.losses.cross_granularity_contrastive_loss import (
+    CrossGranularityContrastiveLoss,
+)
 from mmrsfm.models.losses.masked_reconstruction_loss import MaskedReconstructionLoss
 from mmrsfm.models.losses.nt_xent_loss import NTXentLoss
+from mmrsfm.models.losses.token_clip_loss import TokenCLIPLoss
 
-__all__ = ['MaskedReconstructionLoss', 'NTXentLoss']
+__all__ = [
+    'CrossGranularityContrastiveLoss',
+    'MaskedReconstructionLoss',
+    'NTXentLoss',
+    'TokenCLIPLoss',
+]
