@@ -46,3 +46,24 @@ def intern_image_layer_depth(name: str, depths: Sequence[int]) -> int:
     if parts[2] == 'blocks':
         return 1 + sum(depths[:level]) + int(parts[3])
     return 1 + sum(depths[: min(level + 1, len(depths) - 1)])
+
+
+def swin_layer_depth(name: str, depths: Sequence[int]) -> int:
+    """Depth of a parameter of Swin Transformer V2 in mmpretrain's names.
+
+    Args:
+        name: Name of the parameter within the backbone, e.g. ``'stages.2.blocks.7.norm1.weight'``.
+        depths: Number of blocks of each stage.
+
+    Returns:
+        0 for patch embedding and mask token. The blocks count from 1 through all stages; the
+        patch merging at the start of a stage lies as deep as its first block (as in timm).
+        ``sum(depths) + 1`` for everything else.
+    """
+    parts = name.split('.')
+    if parts[0] in ('patch_embed', 'mask_token'):
+        return 0
+    if parts[0] != 'stages':
+        return sum(depths) + 1
+    block = int(parts[3]) if parts[2] == 'blocks' else 0
+    return 1 + sum(depths[: int(parts[1])]) + block

@@ -3,5 +3,6 @@ from mmrsfm.models.backbones.cross_scale_vit import CrossScaleViT
 from mmrsfm.models.backbones.dual_modality import DualModalityBackbone
 from mmrsfm.models.backbones.intern_image import InternImage
 from mmrsfm.models.backbones.rvsa_vit import RVSAViT
+from mmrsfm.models.backbones.swin_v2 import SwinV2
 
-__all__ = ['CrossScaleViT', 'DualModalityBackbone', 'InternImage', 'RVSAViT']
+__all__ = ['CrossScaleViT', 'DualModalityBackbone', 'InternImage', 'RVSAViT', 'SwinV2']
