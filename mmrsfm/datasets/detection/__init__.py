@@ -2,6 +2,7 @@
 """Datasets of horizontal boxes; they need mmdet."""
 
 from mmrsfm.datasets.detection.dior import DIORDataset
+from mmrsfm.datasets.detection.ubc_v2 import UBCv2Dataset
 from mmrsfm.datasets.detection.xview import XViewDataset
 
-__all__ = ['DIORDataset', 'XViewDataset']
+__all__ = ['DIORDataset', 'UBCv2Dataset', 'XViewDataset']
