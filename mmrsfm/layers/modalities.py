@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 from mmrsfm.errors import ConfigError
 
@@ -67,7 +67,8 @@ def check_modalities(modalities: Mapping[str, int]) -> dict[str, int]:
     """Checks and copies a mapping from names to numbers of channels.
 
     Raises:
-        ConfigError: If it is empty, or a number is not a positive integer.
+        ConfigError: If it is empty, a number is not a positive integer, or a name cannot be that of
+            a submodule.
     """
     if not isinstance(modalities, Mapping) or not modalities:
         raise ConfigError(
@@ -77,7 +78,63 @@ def check_modalities(modalities: Mapping[str, int]) -> dict[str, int]:
     for name, channels in modalities.items():
         if isinstance(channels, bool) or not isinstance(channels, int) or channels < 1:
             raise ConfigError(f'modality {name!r} must have at least one channel, got {channels!r}')
+        if not str(name).isidentifier() or hasattr(nn.ModuleDict, str(name)):
+            raise ConfigError(f'{name!r} cannot be the name of a modality: choose a plain word')
     return dict(modalities)
+
+
+def check_dropout(
+    dropout: float | Mapping[str, float], modalities: Mapping[str, int]
+) -> dict[str, float]:
+    """Checks a probability of losing one modality, and deals it out.
+
+    Args:
+        dropout: That an image loses one of its modalities, each as likely; or for each name, of
+            losing that one.
+        modalities: Those that there are.
+
+    Returns:
+        For each modality that can be lost, the probability; empty if nothing is.
+
+    Raises:
+        ConfigError: If it is no probability, or of something else.
+    """
+    if isinstance(dropout, Mapping):
+        chances = {name: float(chance) for name, chance in dropout.items()}
+    else:
+        chances = dict.fromkeys(modalities, dropout / len(modalities))
+    unknown = set(chances) - set(modalities)
+    if unknown or min(chances.values(), default=0.0) < 0 or sum(chances.values()) > 1 + 1e-9:
+        raise ConfigError(
+            'modality_dropout is a probability in [0, 1], or one for each of some of '
+            f'{list(modalities)} with a sum up to 1, got {dropout!r}'
+        )
+    return {name: chance for name, chance in chances.items() if chance > 0}
+
+
+def drop_modality(
+    parts: dict[str, ModalityInput], chances: Mapping[str, float], draw: Tensor
+) -> dict[str, ModalityInput]:
+    """Takes at most one modality away from each sample, never its last.
+
+    Args:
+        parts: From :func:`split_modalities`.
+        chances: From :func:`check_dropout`.
+        draw: One number in [0, 1) for each sample, shape (B,).
+
+    Returns:
+        The modalities, of which some are missing in some samples.
+    """
+    present = torch.stack([part.present for part in parts.values()]).sum(dim=0)
+    draw = draw.to(present.device)
+    below, lost = 0.0, {}
+    for name, chance in chances.items():
+        chosen = (draw >= below) & (draw < below + chance)
+        below += chance
+        if name in parts:
+            part = parts[name]
+            lost[name] = part.without(chosen & (present > part.present.long()))
+    return {**parts, **lost}
 
 
 def split_modalities(
