@@ -140,7 +140,7 @@ class ImageryContract:
         row = self.sensors.get(other.sensor)
         if row is None:
             return replace(self, sensor=' or '.join(self.sensors), sensors=None)
-        return replace(self, sensor=other.sensor, sensors=None, **row)
+        return replace(self, sensor=other.sensor, sensors=None, mean=row['mean'], std=row['std'])
 
 
 def _numbers(name: str, value: Any) -> float | tuple[float, ...] | None:

@@ -2,9 +2,12 @@
 """Datasets, one a file; what needs mmseg is in :mod:`mmrsfm.datasets.segmentation`."""
 
 from mmrsfm.datasets.addressed import AddressedCollate, AddressedDataset
+from mmrsfm.datasets.dfc23_height import DFC23HeightDataset
 from mmrsfm.datasets.eurosat import EuroSAT
 from mmrsfm.datasets.fmow_rgb import FMoWRGB
+from mmrsfm.datasets.mars_16m import MaRS16M
 from mmrsfm.datasets.naip_tiles import NAIPTiles
+from mmrsfm.datasets.paired_modality_dataset import PairedModalityDataset
 from mmrsfm.datasets.resisc45 import RESISC45
 from mmrsfm.datasets.scene_folder_dataset import SceneFolderDataset
 from mmrsfm.datasets.tile_dataset import TileDataset
@@ -16,9 +19,12 @@ __all__ = [
     'WHURS19',
     'AddressedCollate',
     'AddressedDataset',
+    'DFC23HeightDataset',
     'EuroSAT',
     'FMoWRGB',
+    'MaRS16M',
     'NAIPTiles',
+    'PairedModalityDataset',
     'SceneFolderDataset',
     'TileDataset',
     'UCMerced',

@@ -201,7 +201,7 @@ class LoadModalities(BaseTransform):
         """Scale or offset of all channels: one number where they agree."""
         values: list[float] = []
         for one in self._modalities:
-            given = getattr(one.load, key)
+            given: Any = getattr(one.load, key)
             given = neutral if given is None else given
             several = isinstance(given, (list, tuple))
             values += [float(v) for v in given] if several else [float(given)] * one.channels
@@ -216,14 +216,14 @@ class LoadModalities(BaseTransform):
 
 
 def _parse(name: str, value: int | Mapping[str, Any], to_float32: bool) -> _Modality:
-    options = dict(value) if isinstance(value, Mapping) else {'channels': value}
+    options: dict[str, Any] = dict(value) if isinstance(value, Mapping) else {'channels': value}
     channels = options.pop('channels', None)
     if not isinstance(channels, int) or channels < 1:
         raise ConfigError(
             f'LoadModalities: modality {name!r} needs its number of channels, got {value!r}'
         )
     default = [name] if channels == 1 else [f'{name}{i}' for i in range(1, channels + 1)]
-    names = options.pop('names', None) or default
+    names: Any = options.pop('names', None) or default
     if isinstance(names, str) or len(names) != channels:
         raise ConfigError(
             f'LoadModalities: modality {name!r} has {channels} channel(s), but the names {names!r}'

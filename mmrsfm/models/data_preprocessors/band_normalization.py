@@ -63,10 +63,10 @@ class BandNormalization:
             sensors=sensors,  # type: ignore[arg-type]
         )
         rows = self.contract.sensors or {}
-        for values in [std or (), *(row['std'] for row in rows.values())]:
-            if not all(value > 0 and math.isfinite(value) for value in values):
+        for deviations in [std or (), *(row['std'] for row in rows.values())]:
+            if not all(value > 0 and math.isfinite(value) for value in deviations):
                 raise ConfigError(
-                    f'data_preprocessor: std must be above 0 for every band, got {list(values)}'
+                    f'data_preprocessor: std must be above 0 for every band, got {list(deviations)}'
                 )
         self.scale_on_device = scale_on_device
         count = self.contract.num_bands or 1
@@ -196,6 +196,26 @@ class BandNormalization:
                 if mask is not None:
                     image.masked_fill_(~mask, self.fill_value)
         return x, valid
+
+    def denormalize(
+        self, images: Tensor, samples: Any = None, channels: slice = slice(None)
+    ) -> Tensor:
+        """The inverse of the normalisation: the values that mean and std refer to.
+
+        Args:
+            images: (B, C', H, W), normalised.
+            samples: The data samples of the batch, with ``sensor`` where the statistics are by
+                sensor.
+            channels: Which of the bands the C' channels are.
+
+        Returns:
+            float32, of the same shape.
+        """
+        x = images.float()
+        if not self._normalises:
+            return x
+        mean, std = self._statistics(images, samples)
+        return x * std[..., channels, :, :] + mean[..., channels, :, :]
 
     def _statistics(self, images: Tensor, samples: Any) -> tuple[Tensor, Tensor]:
         """Mean and standard deviation, (C, 1, 1), or (B, C, 1, 1) where the sensors differ."""
