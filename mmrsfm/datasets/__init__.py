@@ -10,6 +10,7 @@ from mmrsfm.datasets.naip_tiles import NAIPTiles
 from mmrsfm.datasets.paired_modality_dataset import PairedModalityDataset
 from mmrsfm.datasets.resisc45 import RESISC45
 from mmrsfm.datasets.scene_folder_dataset import SceneFolderDataset
+from mmrsfm.datasets.scene_pair_dataset import ScenePairDataset
 from mmrsfm.datasets.tile_dataset import TileDataset
 from mmrsfm.datasets.uc_merced import UCMerced
 from mmrsfm.datasets.whu_rs19 import WHURS19
@@ -26,6 +27,7 @@ __all__ = [
     'NAIPTiles',
     'PairedModalityDataset',
     'SceneFolderDataset',
+    'ScenePairDataset',
     'TileDataset',
     'UCMerced',
 ]

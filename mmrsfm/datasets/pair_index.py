@@ -10,6 +10,7 @@ by another of the same name needs no new index.
 from __future__ import annotations
 
 import json
+import logging
 import os
 import time
 from collections.abc import Mapping, Sequence
@@ -188,7 +189,7 @@ def _try_write(file: Path, result: Sequence[PairIndex]) -> None:
             f'the index {file} cannot be written ({error}); the folders will be listed again by '
             'every run. Name a place that can be written to: index_file=...',
             logger='current',
-            level='WARNING',
+            level=logging.WARNING,
         )
 
 

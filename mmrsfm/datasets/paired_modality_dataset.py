@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import itertools
+import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
@@ -199,7 +200,7 @@ class PairedModalityDataset(BaseDataset):
             f'{type(self).__name__}: {what}, the first is {path} (no {", no ".join(missing)}); '
             f'{done}',
             logger='current',
-            level='WARNING',
+            level=logging.WARNING,
         )
 
     def _read_list(self, found: Sequence[PairIndex]) -> set[str]:

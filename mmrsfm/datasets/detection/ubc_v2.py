@@ -95,7 +95,8 @@ class UBCv2Dataset(CheckedCocoDataset):
         return sample
 
     def _name(self, name: str, key: str) -> str:
-        return name.replace(*self.renamed[key]) if key in self.renamed else name
+        old, new = self.renamed.get(key, ('', ''))
+        return name.replace(old, new) if old else name
 
     def COCOAPI(self, path: str) -> Any:  # noqa: N802 (mmdet's name of the reader)
         """Reads the file as mmdet does; the only category of a file is the only class."""

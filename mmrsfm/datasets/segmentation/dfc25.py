@@ -45,7 +45,7 @@ class DFC25Dataset(MultiModalSegDataset):
         'post': 'train/post-event',
         LABEL: 'train/target',
     }
-    suffixes: ClassVar[Mapping[str, str | Sequence[str]]] = {
+    file_suffix: ClassVar[Mapping[str, str | Sequence[str]]] = {
         'pre': '_pre_disaster.tif',
         'post': '_post_disaster.tif',
         LABEL: '_building_damage.tif',

@@ -70,7 +70,7 @@ class EarthMissDataset(MultiModalSegDataset):
         'sar': 'images/SAR',
         LABEL: 'masks',
     }
-    suffixes: ClassVar[Mapping[str, str | Sequence[str]]] = {
+    file_suffix: ClassVar[Mapping[str, str | Sequence[str]]] = {
         'rgb': ('.tif', '.png'),
         'sar': ('_SAR.tif', '_SAR.png', '.tif', '.png'),
         LABEL: ('_mask.tif', '_mask.png', '.tif', '.png'),
@@ -98,8 +98,9 @@ class EarthMissDataset(MultiModalSegDataset):
 
     def _join_prefix(self) -> None:
         """Joins only the list of names: the prefixes belong below the folder of a city."""
-        if self.ann_file:
-            self.ann_file = str(Path(self.data_root or '') / self.ann_file)
+        names = str(vars(self)['ann_file'])
+        if names:
+            self.ann_file = str(Path(self.data_root or '') / names)
 
     def find_files(self, key: str) -> dict[str, str]:
         """Files of all cities; the names are ``<city>/<name>``."""

@@ -9,6 +9,7 @@ from typing import Any, ClassVar
 
 from mmseg.datasets import BaseSegDataset
 
+from mmrsfm.datasets.paired_modality_dataset import ON_MISSING
 from mmrsfm.errors import ConfigError, DatasetNotFoundError
 from mmrsfm.registry import DATASETS
 
@@ -22,20 +23,20 @@ class MultiModalSegDataset(BaseSegDataset):
     Layout, for ``data_prefix=dict(rgb='rgb', sar='sar', seg_map_path='label')``::
 
         data_root/
-        ├── rgb/    a.tif b.tif ...      (suffixes['rgb'])
-        ├── sar/    a.tif b.tif ...      (suffixes['sar'])
-        └── label/  a.tif b.tif ...      (suffixes['seg_map_path'])
+        ├── rgb/    a.tif b.tif ...      (file_suffix['rgb'])
+        ├── sar/    a.tif b.tif ...      (file_suffix['sar'])
+        └── label/  a.tif b.tif ...      (file_suffix['seg_map_path'])
 
     A sample has ``modality_paths`` (modality to file) for :class:`mmrsfm.LoadModalities`,
     ``img_path`` (of the first modality) and ``seg_map_path``. A modality that ``data_prefix`` does
     not name is not in ``modality_paths``: to test a model without it, leave it out there.
 
     Args:
-        suffixes: For each key of ``data_prefix`` what follows the name of a place in its files, or
-            several such, of which the first that fits counts. A key that is not there has
+        file_suffix: For each key of ``data_prefix`` what follows the name of a place in its files,
+            or several such, of which the first that fits counts. A key that is not there has
             ``'.tif'``.
-        allow_missing: Whether a place may lack images of some modalities; their path is ``None``
-            then. One image at least it must have.
+        on_missing: What to do with a place that lacks an image: ``'error'``; ``'skip'`` it;
+            ``'keep'``: the path of that modality is ``None``. One image at least it must have.
         **kwargs: As of mmseg's BaseSegDataset. ``data_prefix`` as above; without ``seg_map_path``
             there are no labels. ``ann_file``: a text file with one name a line, which selects the
             places; otherwise all that have a label map, or without label maps, an image.
@@ -46,29 +47,33 @@ class MultiModalSegDataset(BaseSegDataset):
 
     # Overridden by benchmarks.
     prefixes: ClassVar[Mapping[str, str]] = {}
-    suffixes: ClassVar[Mapping[str, str | Sequence[str]]] = {}
+    file_suffix: ClassVar[Mapping[str, str | Sequence[str]]] = {}
     layout: ClassVar[str] = 'one folder for each modality and one for label maps, names alike'
     citation: ClassVar[str] = ''
 
     def __init__(
         self,
-        suffixes: Mapping[str, str | Sequence[str]] | None = None,
-        allow_missing: bool = False,
+        file_suffix: Mapping[str, str | Sequence[str]] | None = None,
+        on_missing: str = 'error',
         data_prefix: Mapping[str, str] | None = None,
         **kwargs: Any,
     ) -> None:
-        given = {**self.suffixes, **(suffixes or {})}
-        self._suffixes = {
-            key: (value,) if isinstance(value, str) else tuple(value)
-            for key, value in given.items()
-        }
-        self.allow_missing = allow_missing
+        if on_missing not in ON_MISSING:
+            raise ConfigError(
+                f'{type(self).__name__}: on_missing is one of {ON_MISSING}, got {on_missing!r}'
+            )
+        self.on_missing = on_missing
         prefix = dict(self.prefixes if data_prefix is None else data_prefix)
         if not set(prefix) - {LABEL}:
             raise ConfigError(
                 f'{type(self).__name__}: data_prefix names no modality, got {prefix}; e.g. '
                 "dict(rgb='rgb', sar='sar', seg_map_path='label')"
             )
+        given = {**dict.fromkeys(prefix, '.tif'), **self.file_suffix, **(file_suffix or {})}
+        self._endings = {
+            key: (value,) if isinstance(value, str) else tuple(value)
+            for key, value in given.items()
+        }
         super().__init__(data_prefix=prefix, **kwargs)
 
     def load_data_list(self) -> list[dict[str, Any]]:
@@ -82,7 +87,9 @@ class MultiModalSegDataset(BaseSegDataset):
             paths = {key: found[key].get(name) for key in modalities}
             present = [path for path in paths.values() if path is not None]
             missing = [key for key, path in paths.items() if path is None]
-            if missing and not (self.allow_missing and present):
+            if missing and (self.on_missing != 'keep' or not present):
+                if self.on_missing == 'skip':
+                    continue
                 lacking.append(f'{name} ({", ".join(missing)})')
                 continue
             sample: dict[str, Any] = {'img_path': present[0], 'modality_paths': paths}
@@ -97,10 +104,12 @@ class MultiModalSegDataset(BaseSegDataset):
             if classes is not None:
                 sample['num_classes'] = len(classes)
             samples.append(sample)
-        if lacking:
+        if lacking or not samples:
             raise self.not_found(
                 f'{len(lacking)} of {len(names)} places lack files, the first are '
-                f'{"; ".join(lacking[:3])}',
+                f'{"; ".join(lacking[:3])}'
+                if lacking
+                else 'no place has images of all modalities',
                 self.data_root or '.',
             )
         return samples
@@ -120,17 +129,14 @@ class MultiModalSegDataset(BaseSegDataset):
         found = self._scan(folder, key)
         if not found:
             raise self.not_found(
-                f'holds no file that ends in {" or ".join(self._endings(key))}', folder
+                f'holds no file that ends in {" or ".join(self._endings[key])}', folder
             )
         return found
 
-    def _endings(self, key: str) -> tuple[str, ...]:
-        return self._suffixes.get(key, ('.tif',))
-
     def _scan(self, folder: Path, key: str) -> dict[str, str]:
-        found = {}
+        found: dict[str, str] = {}
         for path in sorted(folder.iterdir()):
-            ending = next((end for end in self._endings(key) if path.name.endswith(end)), None)
+            ending = next((end for end in self._endings[key] if path.name.endswith(end)), None)
             if ending is not None:
                 found.setdefault(path.name[: len(path.name) - len(ending)], str(path))
         return found
