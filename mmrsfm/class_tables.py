@@ -54,3 +54,5 @@ SAMRS_SOTA = (
     'roundabout', 'storage-tank', 'harbor', 'container-crane', 'airport', 'helipad',
 )  # fmt: skip
 SAMRS = {'sota': SAMRS_SOTA, 'sior': DIOR, 'fast': FAIR1M}
+# SARDet-100K, as its files list them.
+SARDET_100K = ('ship', 'aircraft', 'car', 'tank', 'bridge', 'harbor')

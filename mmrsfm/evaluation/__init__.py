@@ -1,12 +1,14 @@
 # Copyright (c) mmrsfm contributors. Licensed under the Apache License 2.0.
 """Evaluation protocols and metrics."""
 
+from mmrsfm.evaluation.height_metric import HeightMetric
 from mmrsfm.evaluation.knn_loop import KNNLoop
 from mmrsfm.evaluation.nearest_neighbors import nearest_neighbors, vote
 from mmrsfm.evaluation.submissions import (
     ChangeMapSubmission,
     DOTASubmission,
     FAIR1MSubmission,
+    HeightMapSubmission,
     LoveDASubmission,
 )
 
@@ -14,6 +16,8 @@ __all__ = [
     'ChangeMapSubmission',
     'DOTASubmission',
     'FAIR1MSubmission',
+    'HeightMapSubmission',
+    'HeightMetric',
     'KNNLoop',
     'LoveDASubmission',
     'nearest_neighbors',

@@ -22,19 +22,19 @@ _USUAL_META_KEYS = (
 class PackSegInputs(mmseg_transforms.PackSegInputs):
     """mmseg's PackSegInputs, with what many-band imagery carries.
 
-    Required keys: ``img`` (H, W, C). Optional: ``gt_seg_map`` (H, W), ``valid_mask``, the meta
-    keys.
+    Required keys: ``img`` (H, W, C). Optional: ``gt_seg_map`` (H, W), ``gt_depth_map`` (H, W) of
+    numbers such as heights, ``valid_mask``, the meta keys.
 
     Returns ``dict(inputs, data_samples)``: ``inputs`` (C, H, W) in the type of the image;
-    ``data_samples`` an mmseg SegDataSample with ``gt_sem_seg`` and, where something is invalid,
-    ``valid_mask`` (C, H, W) bool; ``band_names``, ``scale`` and ``geo`` are among the meta
-    information.
+    ``data_samples`` an mmseg SegDataSample with ``gt_sem_seg``, ``gt_depth_map`` and, where
+    something is invalid, ``valid_mask`` (C, H, W) bool; ``band_names``, ``scale`` and ``geo`` are
+    among the meta information.
 
     Args:
         meta_keys: Further keys for the meta information, besides the usual ones.
-        ignore_invalid: Pixels without data get the label ``ignore_index``, so that neither loss nor
-            metric counts them: ``'all'``: where every band is invalid; ``'any'``: where one is;
-            ``'never'``.
+        ignore_invalid: Pixels without data get the label ``ignore_index`` and the height NaN, so
+            that neither loss nor metric counts them: ``'all'``: where every band is invalid;
+            ``'any'``: where one is; ``'never'``.
         ignore_index: See ``ignore_invalid``.
     """
 
@@ -54,10 +54,14 @@ class PackSegInputs(mmseg_transforms.PackSegInputs):
     def transform(self, results: dict[str, Any]) -> dict[str, Any]:
         """Packs; see the class."""
         valid = pack_valid_mask(results)
-        if valid is not None and 'gt_seg_map' in results and self.ignore_invalid != 'never':
+        if valid is not None and self.ignore_invalid != 'never':
             merge = np.any if self.ignore_invalid == 'all' else np.all
             keep = merge(results['valid_mask'], axis=2)
-            results['gt_seg_map'] = np.where(keep, results['gt_seg_map'], self.ignore_index)
+            for key, fill in (('gt_seg_map', self.ignore_index), ('gt_depth_map', np.nan)):
+                if key in results:
+                    results[key] = np.where(keep, results[key], fill)
+        if 'gt_depth_map' in results:  # torch takes no flipped view
+            results['gt_depth_map'] = np.ascontiguousarray(results['gt_depth_map'], np.float32)
         image = results.pop('img')
         packed = super().transform(results)
         results['img'] = image

@@ -10,7 +10,7 @@ import numpy as np
 from mmcv.transforms import BaseTransform
 
 from mmrsfm.datasets.raster import read_raster
-from mmrsfm.errors import BandMismatchError, DataError, ImageSizeError
+from mmrsfm.errors import BandMismatchError, ConfigError, DataError, ImageSizeError
 from mmrsfm.registry import TRANSFORMS
 
 
@@ -28,6 +28,10 @@ class LoadSegLabel(BaseTransform):
             does not name become ``ignore_index``. ``None``: the values are the class indices.
         ignore_values: Values in the file that mean "no label". The file's no-data value and NaN
             always do.
+        threshold: Two classes: 1 where the file holds this or more, else 0, e.g. 128 for masks of 0
+            and 255 whose edges an encoder has blurred. Then there is no ``value_map``.
+        band: Number, from one, of the band that holds the classes, of a file with several, e.g. 1
+            of masks that were saved as grey RGB. ``None``: there must be one band only.
         num_classes: Classes are 0..num_classes-1: any other value is an error here, instead of a
             crash in the loss. ``None``: what the dataset says, else no check below 255.
         ignore_index: What unlabelled pixels become.
@@ -35,7 +39,7 @@ class LoadSegLabel(BaseTransform):
 
     Raises:
         ImageSizeError: The label has another size than the image.
-        BandMismatchError: The file holds more than one band.
+        BandMismatchError: The file holds more than one band, or not ``band``.
         DataError: It holds values that are no class.
     """
 
@@ -46,20 +50,31 @@ class LoadSegLabel(BaseTransform):
         num_classes: int | None = None,
         ignore_index: int = 255,
         backend: str = 'auto',
+        threshold: float | None = None,
+        band: int | None = None,
     ) -> None:
+        if threshold is not None and value_map is not None:
+            raise ConfigError('LoadSegLabel: give a threshold or a value_map, not both')
         self.value_map = None if value_map is None else dict(value_map)
         self.ignore_values = tuple(ignore_values)
         self.num_classes = num_classes
         self.ignore_index = ignore_index
         self.backend = backend
+        self.threshold = threshold
+        self.band = band
 
     def transform(self, results: dict[str, Any]) -> dict[str, Any]:
         """Reads the label map; see the class."""
         path = results['seg_map_path']
-        raster = read_raster(path, window=results.get('window'), backend=self.backend)
+        bands = None if self.band is None else [self.band]
+        raster = read_raster(path, bands, window=results.get('window'), backend=self.backend)
         stored = raster.array
         if stored.shape[2] != 1:
-            raise BandMismatchError(f'a label map has one band, got {stored.shape[2]}', path=path)
+            raise BandMismatchError(
+                f'a label map has one band, got {stored.shape[2]}',
+                path=path,
+                hint='LoadSegLabel(band=1) takes the first',
+            )
         stored = stored[..., 0]
         if 'img' in results and stored.shape != results['img'].shape[:2]:
             h, w = results['img'].shape[:2]
@@ -81,6 +96,9 @@ class LoadSegLabel(BaseTransform):
 
     def _to_classes(self, stored: np.ndarray, ignored: Sequence[float], path: str) -> np.ndarray:
         """(H, W) int64 class indices: no stored value may wrap around to a class."""
+        if self.threshold is not None:
+            unlabelled = np.isin(stored, list(ignored)) | ~np.isfinite(stored)
+            return np.where(unlabelled, self.ignore_index, stored >= self.threshold)
         unlabelled = np.zeros(stored.shape, bool)
         if np.issubdtype(stored.dtype, np.floating):
             unlabelled |= np.isnan(stored)

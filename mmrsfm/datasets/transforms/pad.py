@@ -60,7 +60,10 @@ class Pad(BaseTransform):
             results['valid_mask'] = np.pad(valid, (*edges, (0, 0)))
             results['img'] = np.pad(results['img'], (*edges, (0, 0)))
             for key in geometry.seg_keys(results):
-                results[key] = np.pad(results[key], edges, constant_values=self.ignore_index)
+                # Maps of numbers (heights) say NaN where there is none.
+                is_float = np.issubdtype(results[key].dtype, np.floating)
+                fill = np.nan if is_float else self.ignore_index
+                results[key] = np.pad(results[key], edges, constant_values=fill)
         results['img_shape'] = results['pad_shape'] = results['img'].shape[:2]
         return results
 

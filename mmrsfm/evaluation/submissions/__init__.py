@@ -4,6 +4,13 @@
 from mmrsfm.evaluation.submissions.change_map_submission import ChangeMapSubmission
 from mmrsfm.evaluation.submissions.dota_submission import DOTASubmission
 from mmrsfm.evaluation.submissions.fair1m_submission import FAIR1MSubmission
+from mmrsfm.evaluation.submissions.height_map_submission import HeightMapSubmission
 from mmrsfm.evaluation.submissions.loveda_submission import LoveDASubmission
 
-__all__ = ['ChangeMapSubmission', 'DOTASubmission', 'FAIR1MSubmission', 'LoveDASubmission']
+__all__ = [
+    'ChangeMapSubmission',
+    'DOTASubmission',
+    'FAIR1MSubmission',
+    'HeightMapSubmission',
+    'LoveDASubmission',
+]

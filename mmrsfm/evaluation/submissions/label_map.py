@@ -6,7 +6,7 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -21,20 +21,25 @@ class LabelMapSubmission(Submission):
     Args:
         out_dir: The folder, see :class:`mmrsfm.evaluation.submissions.base.Submission`.
         **kwargs: ``collect_device``, ``collect_dir``, ``prefix``.
+
+    Attributes:
+        field: What of a data sample is written.
     """
+
+    field: ClassVar[str] = 'pred_sem_seg'
 
     def process(self, data_batch: Any, data_samples: Sequence[dict]) -> None:
         """Writes the maps of one batch.
 
         Args:
             data_batch: Not used.
-            data_samples: With ``img_path`` (a path, or one for each date) and ``pred_sem_seg``.
+            data_samples: With ``img_path`` (a path, or one for each date) and ``field``.
         """
         folder = self.folder
         for sample in data_samples:
             path = sample['img_path']
             first = str(path if isinstance(path, str | Path) else path[0])
-            data = sample['pred_sem_seg']['data']
+            data = sample[self.field]['data']
             labels = data.detach().cpu().numpy() if isinstance(data, torch.Tensor) else data
             labels = np.asarray(labels).squeeze(0) if np.ndim(labels) == 3 else np.asarray(labels)
             self._check(labels, first)
