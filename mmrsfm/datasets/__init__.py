@@ -5,6 +5,7 @@ from mmrsfm.datasets.addressed import AddressedCollate, AddressedDataset
 from mmrsfm.datasets.dfc23_height import DFC23HeightDataset
 from mmrsfm.datasets.eurosat import EuroSAT
 from mmrsfm.datasets.fmow_rgb import FMoWRGB
+from mmrsfm.datasets.guso import GUSODataset
 from mmrsfm.datasets.mars_16m import MaRS16M
 from mmrsfm.datasets.naip_tiles import NAIPTiles
 from mmrsfm.datasets.paired_modality_dataset import PairedModalityDataset
@@ -23,6 +24,7 @@ __all__ = [
     'DFC23HeightDataset',
     'EuroSAT',
     'FMoWRGB',
+    'GUSODataset',
     'MaRS16M',
     'NAIPTiles',
     'PairedModalityDataset',

@@ -4,6 +4,7 @@
 from mmrsfm.evaluation.height_metric import HeightMetric
 from mmrsfm.evaluation.knn_loop import KNNLoop
 from mmrsfm.evaluation.nearest_neighbors import nearest_neighbors, vote
+from mmrsfm.evaluation.registration_metric import RegistrationMetric
 from mmrsfm.evaluation.submissions import (
     ChangeMapSubmission,
     DOTASubmission,
@@ -11,6 +12,7 @@ from mmrsfm.evaluation.submissions import (
     HeightMapSubmission,
     LoveDASubmission,
 )
+from mmrsfm.evaluation.translation_metric import TranslationMetric
 
 __all__ = [
     'ChangeMapSubmission',
@@ -20,6 +22,8 @@ __all__ = [
     'HeightMetric',
     'KNNLoop',
     'LoveDASubmission',
+    'RegistrationMetric',
+    'TranslationMetric',
     'nearest_neighbors',
     'vote',
 ]

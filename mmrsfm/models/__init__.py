@@ -6,6 +6,17 @@ from mmrsfm.models import (
     losses,
     necks,
     pretext,
+    registration,
+    translation,
 )
 
-__all__ = ['backbones', 'data_preprocessors', 'heads', 'losses', 'necks', 'pretext']
+__all__ = [
+    'backbones',
+    'data_preprocessors',
+    'heads',
+    'losses',
+    'necks',
+    'pretext',
+    'registration',
+    'translation',
+]
