@@ -1,1 +1,8 @@
 # Copyright (c) mmrsfm contributors. Licensed under the Apache License 2.0.
+"""Pictures of data and of predictions."""
+
+from mmrsfm.visualization.height_visualizer import HeightVisualizer
+from mmrsfm.visualization.registration_visualizer import RegistrationVisualizer
+from mmrsfm.visualization.translation_visualizer import TranslationVisualizer
+
+__all__ = ['HeightVisualizer', 'RegistrationVisualizer', 'TranslationVisualizer']

@@ -24,7 +24,9 @@ class VisualizationHook(Hook):
     sample for 8-bit colours; neither can show a GeoTIFF of 13 bands. This one draws what the
     pipeline loaded, as ``tools/browse_dataset.py`` does: natural colours where the names of the
     bands tell them, stretched between percentiles, invalid pixels hatched in red.
-    ``tools/test.py --show-dir`` uses it where a config names no other hook.
+    ``tools/test.py --show-dir`` uses it where a config names no other hook. A visualizer with
+    ``add_multi_band`` (:class:`mmrsfm.RegistrationVisualizer`) gets the numbers of the sample
+    instead of a picture.
 
     Args:
         enable: Whether to draw at all.
@@ -101,12 +103,16 @@ class VisualizationHook(Hook):
             options: dict[str, Any] = {'show': self.show, 'wait_time': self.wait_time}
             if self.out_dir is not None:
                 options['out_file'] = str(Path(self.out_dir) / f'{name}.png')
-            picture = self._picture(image, sample)
             visualizer: Any = runner.visualizer
+            if hasattr(visualizer, 'add_multi_band'):
+                shown = _shown(image, sample)
+                visualizer.add_multi_band(name, shown, sample, step=step, **options)
+                continue
+            picture = self._picture(image, sample)
             if hasattr(visualizer, 'visualize_cls'):
                 visualizer.visualize_cls(picture, sample, name=name, step=step, **options)
                 continue
-            truth = getattr(sample, 'gt_sem_seg', None)
+            truth = _either(sample, 'gt_sem_seg', 'gt_depth_map')
             options['draw_gt'] = truth is not None and truth.shape == picture.shape[:2]
             visualizer.add_datasample(name, picture, data_sample=sample, step=step, **options)
 
@@ -116,21 +122,32 @@ class VisualizationHook(Hook):
 
         from mmrsfm.visualization.samples import draw_image
 
-        array = image.permute(1, 2, 0).cpu().numpy()
-        shown: dict[str, Any] = {
-            'img': array,
-            'img_path': getattr(sample, 'img_path', None),
-            'band_names': getattr(sample, 'band_names', None),
-        }
-        valid = getattr(sample, 'valid_mask', None)
-        if valid is not None:  # on the padded batch
-            valid = valid[:, : array.shape[0], : array.shape[1]]
-            shown['valid_mask'] = valid.permute(1, 2, 0).cpu().numpy()
+        shown = _shown(image, sample)
         # mmrsfm's loader states the scale; that of mmcv, which does not, gives BGR.
         bgr = getattr(sample, 'scale', None) is None
         picture = draw_image(shown, self.bands, bgr)
-        predicted = getattr(sample, 'pred_sem_seg', None)
+        predicted = _either(sample, 'pred_sem_seg', 'pred_depth_map')
         if predicted is not None and predicted.shape != picture.shape[:2]:
             height, width = predicted.shape
             picture = imresize(picture, (width, height), interpolation='nearest')
         return picture
+
+
+def _either(sample: Any, *keys: str) -> Any:
+    """A map of classes or of numbers, whichever the sample has."""
+    return next((sample.get(key) for key in keys if key in sample), None)
+
+
+def _shown(image: torch.Tensor, sample: Any) -> dict[str, Any]:
+    """The sample as :func:`mmrsfm.visualization.samples.draw_image` takes it."""
+    array = image.permute(1, 2, 0).cpu().numpy()
+    shown: dict[str, Any] = {
+        'img': array,
+        'img_path': getattr(sample, 'img_path', None),
+        'band_names': getattr(sample, 'band_names', None),
+    }
+    valid = getattr(sample, 'valid_mask', None)
+    if valid is not None:  # on the padded batch
+        valid = valid[:, : array.shape[0], : array.shape[1]]
+        shown['valid_mask'] = valid.permute(1, 2, 0).cpu().numpy()
+    return shown
