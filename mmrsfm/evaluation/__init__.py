@@ -11,6 +11,8 @@ from mmrsfm.evaluation.submissions import (
     FAIR1MSubmission,
     HeightMapSubmission,
     LoveDASubmission,
+    RegistrationSubmission,
+    TranslationSubmission,
 )
 from mmrsfm.evaluation.translation_metric import TranslationMetric
 
@@ -23,7 +25,9 @@ __all__ = [
     'KNNLoop',
     'LoveDASubmission',
     'RegistrationMetric',
+    'RegistrationSubmission',
     'TranslationMetric',
+    'TranslationSubmission',
     'nearest_neighbors',
     'vote',
 ]

@@ -6,6 +6,8 @@ from mmrsfm.evaluation.submissions.dota_submission import DOTASubmission
 from mmrsfm.evaluation.submissions.fair1m_submission import FAIR1MSubmission
 from mmrsfm.evaluation.submissions.height_map_submission import HeightMapSubmission
 from mmrsfm.evaluation.submissions.loveda_submission import LoveDASubmission
+from mmrsfm.evaluation.submissions.registration_submission import RegistrationSubmission
+from mmrsfm.evaluation.submissions.translation_submission import TranslationSubmission
 
 __all__ = [
     'ChangeMapSubmission',
@@ -13,4 +15,6 @@ __all__ = [
     'FAIR1MSubmission',
     'HeightMapSubmission',
     'LoveDASubmission',
+    'RegistrationSubmission',
+    'TranslationSubmission',
 ]
