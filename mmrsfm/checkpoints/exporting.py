@@ -5,8 +5,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
 from typing import Any
 
+from mmrsfm.checkpoints.branches import branches_of, take_part
 from mmrsfm.checkpoints.layout import Layout, detect_layout, get_layout
 from mmrsfm.checkpoints.report import compact
 from mmrsfm.checkpoints.traits import CONTRACT_KEY, SOURCE_KEY, TRAITS_KEY
@@ -16,6 +18,8 @@ from mmrsfm.errors import CheckpointError
 
 # Short names of the command line.
 ALIASES = {'timm': 'timm_vit', 'mmpretrain': 'mmpretrain_vit'}
+_TIMM_SWIN = ('timm', 'timm_swin_v2')
+_SWIN_MARK = 'backbone.stages.0.blocks.0.attn.w_msa.logit_scale'
 _TASK_MODELS = ('mmrsfm', 'mmpretrain_vit')
 
 
@@ -59,6 +63,7 @@ def export_checkpoint(
     origin: Mapping[str, Any] | None = None,
     weights: str = 'auto',
     strict: bool = False,
+    part: str | None = None,
 ) -> Export:
     """Converts a checkpoint.
 
@@ -70,6 +75,8 @@ def export_checkpoint(
         origin: What to note about where it came from (file, digest).
         weights: Entry that holds the weights.
         strict: Whether an entry without a place is an error.
+        part: What to convert of a model with several encoders, under our names, e.g.
+            ``'backbone.branches.sar'`` or ``'teacher'``; by default all of it.
 
     Returns:
         The result. Files in mmrsfm's and mmpretrain's layout hold ``state_dict`` and ``meta``,
@@ -81,7 +88,17 @@ def export_checkpoint(
     """
     found = unwrap(checkpoint, weights)
     old: Layout = detect_layout(found.state, found.meta) if source == 'auto' else get_layout(source)
+    ours, unknown = old.to_mmrsfm(found.state)
+    if part is not None:
+        ours, aside = take_part(ours, part)
+        unknown += aside
+    if target == _TIMM_SWIN[0] and _SWIN_MARK in ours:
+        target = _TIMM_SWIN[1]
     new = get_layout(ALIASES.get(target, target))
+    if new.name != old.name:
+        idle = [name for name in ours if any(fnmatchcase(name, one) for one in old.idle)]
+        ours = {name: value for name, value in ours.items() if name not in idle}
+        unknown += idle
     traits = dict(found.meta.get(TRAITS_KEY) or {})
     style = traits.get('norm_style') or old.norm_style
     if style is not None and new.norm_style is not None and style != new.norm_style:
@@ -89,13 +106,16 @@ def export_checkpoint(
             f'these are the weights of {style}-norm blocks; {new.name!r} stands for '
             f'{new.norm_style}-norm ones, where they would be silently wrong'
         )
-    ours, unknown = old.to_mmrsfm(found.state)
     result, homeless = new.from_mmrsfm(ours)
     left = [*unknown, *homeless]
     if strict and left:
         raise CheckpointError(f'{len(left)} entries have no place in {new.name}: {compact(left)}')
     if not result:
-        raise CheckpointError(f'nothing of this {old.name} checkpoint has a place in {new.name}')
+        branches = branches_of(ours)
+        which = f"; choose an encoder: part='backbone.branches.{branches[0]}'" if branches else ''
+        raise CheckpointError(
+            f'nothing of this {old.name} checkpoint has a place in {new.name}{which}'
+        )
     meta: dict[str, Any] = {}
     stated = contract if contract is not None else found.meta.get(CONTRACT_KEY)
     if stated:

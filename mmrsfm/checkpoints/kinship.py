@@ -6,6 +6,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
+from typing import Any
 
 from torch import nn
 
@@ -52,9 +53,11 @@ def adopt(
 ) -> tuple[StateDict, dict[str, str]]:
     """Gives the entries of a checkpoint the names of a backbone that is kin to theirs.
 
-    Also leaves aside what the backbone states as ``unused_weights`` (patterns of names that its
-    released files hold without any use), and refuses what it states as ``decisive_weights``
-    (patterns of names whose presence changes what all others compute) and has no place for.
+    Also leaves aside what the backbone, or one of its modules, states as ``unused_weights``
+    (patterns of names that its released files hold without any use), refuses what it states as
+    ``decisive_weights`` (patterns of names whose presence changes what all others compute) and has
+    no place for, and allows what it states as ``optional_weights`` (patterns of names that not all
+    files have, each with the reason) to be missing.
 
     Args:
         offered: The checkpoint's entries under our names; those of the backbone begin with
@@ -70,10 +73,10 @@ def adopt(
     Raises:
         IncompleteLoadError: If there are decisive weights without a place.
     """
-    backbone = module.backbone if whole else module
+    backbone: Any = module.backbone if whole else module
     prefix = _BACKBONE if whole else ''
     kinship = getattr(backbone, 'kinship', None)
-    unused = list(getattr(backbone, 'unused_weights', ()))
+    unused = _stated(backbone, 'unused_weights')
     allowed: dict[str, str] = {}
     if isinstance(kinship, Kinship) and prefix + kinship.mark in offered:
         offered = {
@@ -83,13 +86,16 @@ def adopt(
         unused += kinship.unused
         reason = f'{kinship.family} has none, by design'
         allowed = {prefix + pattern: reason for pattern in kinship.lacking}
+    for path, child in backbone.named_modules():
+        for pattern, reason in getattr(child, 'optional_weights', {}).items():
+            allowed[f'{prefix}{path}.{pattern}' if path else prefix + pattern] = reason
     known = set(module.state_dict(keep_vars=True))
     homeless = [name for name in offered if name not in known]
 
     def select(patterns: Iterable[str]) -> list[str]:
         return [n for n in homeless if any(fnmatchcase(n, prefix + p) for p in patterns)]
 
-    other = select(getattr(backbone, 'decisive_weights', ()))
+    other = select(_stated(backbone, 'decisive_weights'))
     if other:
         raise IncompleteLoadError(
             f'the checkpoint holds {compact(other)}, without which its other weights compute '
@@ -99,3 +105,12 @@ def adopt(
     aside = select(unused)
     report.dropped += aside
     return {name: value for name, value in offered.items() if name not in aside}, allowed
+
+
+def _stated(backbone: nn.Module, attribute: str) -> list[str]:
+    """Patterns that a backbone, and the backbones within it, state about their own names."""
+    return [
+        f'{path}.{pattern}' if path else pattern
+        for path, child in backbone.named_modules()
+        for pattern in getattr(child, attribute, ())
+    ]

@@ -36,6 +36,9 @@ class Layout(ABC):
         dropped: Our names (fnmatch patterns) that a load into a backbone leaves aside by design,
             such as the decoder of a masked autoencoder. Anything else that is left over is
             reported as unexpected.
+        idle: Our names (fnmatch patterns) of what the code base saves without any use, each with
+            the reason. Where the module has no such entry either, they are left aside, and the
+            reason is noted.
         complete: Whether names that the layout does not know may be kept as they are (``False``),
             or make the conversion fail (``True``).
     """
@@ -45,6 +48,7 @@ class Layout(ABC):
     licence: ClassVar[str]
     norm_style: ClassVar[str | None] = None
     dropped: ClassVar[tuple[str, ...]] = ('neck.*', 'head.*', 'predictor.*', 'data_preprocessor.*')
+    idle: ClassVar[Mapping[str, str]] = {}
 
     @abstractmethod
     def matches(self, state: Mapping[str, Any], meta: Mapping[str, Any]) -> bool:

@@ -16,6 +16,7 @@ from mmengine.model import is_model_wrapper
 from torch import Tensor, nn
 
 from mmrsfm.checkpoints.adaptation import CHOICES, Adaptation, check_contract
+from mmrsfm.checkpoints.branches import choose_branch
 from mmrsfm.checkpoints.kinship import adopt
 from mmrsfm.checkpoints.layout import Layout, StateDict, detect_layout, get_layout
 from mmrsfm.checkpoints.position import (
@@ -80,7 +81,9 @@ def load_pretrained(
         sha256: Digest that the file must have (8 or more digits).
         md5: The same for MD5.
         weights: Entry of the file that holds the weights, e.g. ``'ema_state_dict'``.
-        part: The part of the checkpoint that a module without a ``backbone`` gets.
+        part: The part of the checkpoint that a module without a ``backbone`` gets. Where the
+            checkpoint has an encoder for each modality, and the backbone is a single one, the one
+            to take, e.g. ``'backbone.branches.sar'``; by default that with as many bands.
         source_grid: Rows and columns of the checkpoint's position table, where it is not square.
 
     Returns:
@@ -167,8 +170,10 @@ def _offer(
         return _native(state, module, report)
     report.layout = chosen.name
     ours, report.unexpected = chosen.to_mmrsfm(state)
+    ours = _without_idle(ours, chosen, module, report)
+    ours = choose_branch(ours, module, whole, part, report)
     if whole:
-        report.dropped = [key for key in ours if key.startswith('data_preprocessor.')]
+        report.dropped += [key for key in ours if key.startswith('data_preprocessor.')]
         return {key: value for key, value in ours.items() if key not in report.dropped}
     prefix = f'{part}.'
     offered = {key[len(prefix) :]: ours[key] for key in ours if key.startswith(prefix)}
@@ -182,6 +187,19 @@ def _offer(
             by_design = any(fnmatchcase(key, pattern) for pattern in chosen.dropped)
             (report.dropped if by_design or part != 'backbone' else report.unexpected).append(key)
     return offered
+
+
+def _without_idle(
+    ours: StateDict, chosen: Layout, module: nn.Module, report: LoadReport
+) -> StateDict:
+    known = set(module.state_dict(keep_vars=True)) if chosen.idle else set()
+    for pattern, why in chosen.idle.items():
+        idle = [name for name in ours if fnmatchcase(name, pattern) and name not in known]
+        if idle:
+            report.dropped += idle
+            report.notes.append(f'left aside {compact(idle)}: {why}')
+            ours = {name: value for name, value in ours.items() if name not in idle}
+    return ours
 
 
 def _choose_layout(

@@ -40,6 +40,11 @@ def build_parser() -> argparse.ArgumentParser:
         '--weights', default='auto', help='entry that holds the weights, e.g. ema_state_dict'
     )
     parser.add_argument(
+        '--part',
+        help='what to convert of a model with several encoders, e.g. backbone.branches.sar (as '
+        'MaRS calls its own), teacher [all]',
+    )
+    parser.add_argument(
         '--contract',
         nargs='+',
         metavar='KEY=VALUE',
@@ -63,7 +68,7 @@ def main(args: argparse.Namespace) -> None:
     if isinstance(local, Path):
         origin['sha256'] = file_digests(local)['sha256']
     export = export_checkpoint(
-        content, args.to, args.source, contract, origin, args.weights, args.strict
+        content, args.to, args.source, contract, origin, args.weights, args.strict, args.part
     )
     print(export.summary())
     if target.suffix == '.safetensors':

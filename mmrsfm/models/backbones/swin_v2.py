@@ -83,7 +83,13 @@ class SwinV2(SwinTransformerV2):
         'mask_token',
         '*.relative_position_index',
         '*.relative_coords_table',
+        '*.attn_mask',
     )
+    # Blocks that are not in the model: its weights would mean something else.
+    decisive_weights = ('stages.*.weight', 'stages.*.bias', 'stages.*.logit_scale')
+    optional_weights: ClassVar[dict[str, str]] = {
+        'mask_token': 'only pretraining by masked images has one'
+    }
 
     def __init__(
         self,
@@ -307,8 +313,18 @@ class SwinV2(SwinTransformerV2):
 def _run_block(block: Any, x: Tensor, table: Tensor | None) -> Tensor:
     attn, ffn = block.attn, block.ffn
     x = x + attn.drop(block.norm1(attn(x, table)))
-    x = x + ffn.dropout_layer(block.norm2(ffn.layers(x)))
+    hidden = ffn.layers[0][0](x)
+    if hidden.requires_grad and torch.is_grad_enabled():
+        # A quarter of all that a block would keep for the backward pass, for one activation more.
+        out = checkpoint(_finish, ffn, hidden, use_reentrant=False, preserve_rng_state=False)
+    else:
+        out = _finish(ffn, hidden)
+    x = x + ffn.dropout_layer(block.norm2(out))
     return block.norm3(x) if block.extra_norm else x
+
+
+def _finish(ffn: Any, hidden: Tensor) -> Tensor:
+    return ffn.layers[1](ffn.layers[0][1](hidden))
 
 
 def _merge(merging: Any, x: Tensor) -> Tensor:
