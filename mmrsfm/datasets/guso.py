@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -20,13 +20,14 @@ from mmrsfm.utils.homography import as_homography
 class GUSODataset(PairedModalityDataset):
     """GUSO (593,335 pairs: urban, rural, plain, hill, water, disaster), or pairs like it.
 
-    Layout (the names of the folders are arguments: that of the distribution, which comes in one zip
-    a scene type, is not documented)::
+    Layout (one archive a terrain and split is published; the folders inside are arguments, since
+    that of the distribution is not documented)::
 
         {data_root}/
-        ├── {data_prefix[optical]}/NAME.png ...
-        ├── {data_prefix[sar]}/NAME.png ...
-        └── {homography_dir}/NAME.txt ...      optional
+        └── {part: urban-train, hill-test, ...}/
+            ├── {data_prefix[rgb]}/NAME.png ...
+            ├── {data_prefix[sar]}/NAME.png ...
+            └── {homography_dir}/NAME.txt ...      optional
 
     A homography file gives the true map from the first modality of ``data_prefix`` to the second,
     in pixels of the files, (0, 0) being the centre of the first pixel: nine numbers (or six, an
@@ -36,10 +37,13 @@ class GUSODataset(PairedModalityDataset):
     Data: the repository of the authors' registration method, FHReg (facts: mars.md, section 5).
 
     Args:
-        data_prefix: From modality to folder below ``data_root``.
-        homography_dir: Folder of the homographies below ``data_root``; ``None``: there are none.
+        data_root: Folder of the dataset.
+        parts: Names of folders below ``data_root``, or patterns such as ``'*-train'``; ``None``:
+            the folders of ``data_prefix`` are below ``data_root`` itself.
+        data_prefix: From modality to folder below each part.
+        homography_dir: Folder of the homographies below each part; ``None``: there are none.
         homography_suffix: ``'.txt'``, ``'.npy'`` or ``'.json'``; a name without the suffix is that
-            of the images.
+            of the first image.
         **kwargs: See :class:`mmrsfm.PairedModalityDataset`.
 
     Raises:
@@ -49,37 +53,60 @@ class GUSODataset(PairedModalityDataset):
     """
 
     layout: ClassVar[str] = (
-        'a folder of optical and one of SAR images (data_prefix), files of a pair named alike'
+        'folders <terrain>-<split> (parts), in each a folder of optical and one of SAR images '
+        '(data_prefix), files of a pair named alike'
     )
     citation: ClassVar[str] = 'GUSO, from the authors of FHReg'
 
     def __init__(
         self,
         data_root: str = '',
+        parts: str | Sequence[str] | None = None,
         data_prefix: Mapping[str, str] | None = None,
         homography_dir: str | None = None,
         homography_suffix: str = '.txt',
         **kwargs: Any,
     ) -> None:
+        self.parts = [parts] if isinstance(parts, str) else parts
+        self.homography_dir = homography_dir
         self.homography_suffix = homography_suffix
-        self.homography_dir = None if homography_dir is None else Path(data_root) / homography_dir
-        super().__init__(
-            data_root=data_root,
-            data_prefix=data_prefix or dict(optical='optical', sar='sar'),
-            **kwargs,
-        )
+        self._folders = dict(data_prefix or dict(rgb='opt', sar='sar'))
+        super().__init__(data_root=data_root, data_prefix=dict(self._folders), **kwargs)
+
+    def groups(self) -> list[tuple[str | None, dict[str, Path]]]:
+        """The sensor, and the folder of each modality, of each part."""
+        self._found = self._part_folders()
+        return [
+            (self.sensor, {name: part / folder for name, folder in self._folders.items()})
+            for part in self._found
+        ]
+
+    def _part_folders(self) -> list[Path]:
+        root = Path(self.data_root or '.')
+        if self.parts is None:
+            return [root]
+        found: dict[Path, None] = {}
+        for pattern in self.parts:
+            matching = sorted(path for path in root.glob(pattern) if path.is_dir())
+            if not matching:
+                raise self.not_found('no such folder', root / pattern)
+            found.update(dict.fromkeys(matching))
+        return list(found)
 
     def get_data_info(self, idx: int) -> dict[str, Any]:
         """The sample at ``idx``, with ``homography`` (3, 3) where there are files of them."""
         info = super().get_data_info(idx)
         if self.homography_dir is not None:
-            first = next(iter(self.data_prefix))
-            image = Path(info['modality_paths'][first] or info['img_path'])
-            folder = Path(self.data_prefix[first])
-            relative = image.relative_to(folder) if folder in image.parents else Path(image.name)
-            path = self.homography_dir / relative.with_suffix(self.homography_suffix)
-            info['homography'] = read_homography(path)
+            info['homography'] = read_homography(self._homography_file(info['modality_paths']))
         return info
+
+    def _homography_file(self, paths: Mapping[str, str | None]) -> Path:
+        name, image = next((name, Path(path)) for name, path in paths.items() if path is not None)
+        for part, (_, folders) in zip(self._found, self._groups, strict=True):
+            if folders[name] in image.parents:
+                relative = image.relative_to(folders[name]).with_suffix(self.homography_suffix)
+                return part / str(self.homography_dir) / relative
+        raise DatasetNotFoundError('belongs to no part', path=image)  # cannot be
 
 
 def read_homography(path: str | Path) -> np.ndarray:
