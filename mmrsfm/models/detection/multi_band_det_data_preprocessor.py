@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from mmdet.models.data_preprocessors import DetDataPreprocessor
@@ -63,6 +63,7 @@ class MultiBandDetDataPreprocessor(BandNormalization, DetDataPreprocessor):
         gsd: float | None = None,
         licence: str | None = None,
         scale_on_device: bool = False,
+        sensors: Mapping[str, Mapping[str, Sequence[float]]] | None = None,
         invalid: str = 'mean',
         pad_size_divisor: int = 1,
         pad_value: float = 0.0,
@@ -77,7 +78,7 @@ class MultiBandDetDataPreprocessor(BandNormalization, DetDataPreprocessor):
             **kwargs,
         )
         self._set_contract(
-            mean, std, band_names, sensor, scale, offset, gsd, licence, scale_on_device
+            mean, std, band_names, sensor, scale, offset, gsd, licence, scale_on_device, sensors
         )
         self._reverse = bgr_to_rgb
 
@@ -100,6 +101,6 @@ class MultiBandDetDataPreprocessor(BandNormalization, DetDataPreprocessor):
             self.check_sample(image.shape[0], sample)
             if self._reverse and image.shape[0] == 3:
                 image = image.flip(0)
-            image, _ = self.normalize(image, getattr(sample, 'valid_mask', None))
+            image, _ = self.normalize(image, getattr(sample, 'valid_mask', None), sample)
             images.append(image)
         return super().forward({'inputs': images, 'data_samples': samples}, training)

@@ -1,0 +1,7 @@
+# Scene classification from optical and SAR images, either of which may be missing. For one modality alone
+# leave the other out of data_prefix.
+_base_ = [
+    '../../_base_/tasks/8xb8-coslr-100e_scene-labels-256px.py',
+    '../../_base_/backbones/dual-swinv2-base_mars-pre.py',
+]
+model = dict(backbone=_base_.backbone, head=dict(in_channels=_base_.channels[-1]))
