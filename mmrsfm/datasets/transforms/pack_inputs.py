@@ -13,7 +13,7 @@ from mmrsfm.errors import ConfigError
 from mmrsfm.registry import TRANSFORMS
 
 CARRIED_KEYS = ('band_names', 'geo', 'sensor')
-_DRAWN_KEYS = ('mask_noise', 'scale_crop')
+_DRAWN_KEYS = ('mask_noise', 'scale_crop', 'modality_noise')
 
 
 def pack_valid_mask(results: dict[str, Any]) -> torch.Tensor | None:
@@ -53,7 +53,7 @@ class PackInputs(mmpretrain_transforms.PackInputs):
     """mmpretrain's PackInputs, with what many-band imagery carries.
 
     Required keys: ``img`` (H, W, C), or a list of views. Optional: ``gt_label``, ``valid_mask``,
-    ``mask_noise``, ``scale_crop``, and the meta keys.
+    ``mask_noise``, ``modality_noise``, ``scale_crop``, and the meta keys.
 
     Returns ``dict(inputs, data_samples)``: ``inputs`` (C, H, W) in the type of the image;
     ``data_samples`` an mmpretrain DataSample with, where present, the fields ``valid_mask`` (C, H,

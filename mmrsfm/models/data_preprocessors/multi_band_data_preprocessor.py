@@ -165,7 +165,7 @@ class MultiBandDataPreprocessor(BandNormalization, ClsDataPreprocessor):
                 mask = torch.ones(tuple(shapes[number]), dtype=torch.bool, device=self.device)
             if mask is not None:
                 sample.set_field(_pad(mask, shape[1:], False), 'valid_mask')
-        for key in ('mask_noise', 'scale_crop'):
+        for key in ('mask_noise', 'scale_crop', 'modality_noise'):
             present = [sample for sample in samples if getattr(sample, key, None) is not None]
             if not present:
                 continue

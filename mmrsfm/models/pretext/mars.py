@@ -194,6 +194,8 @@ class MaRS(BaseSelfSupervisor):
             raise ConfigError(f"mask_mode is 'simmim' or 'reference_int', got {mask_mode!r}")
         if teacher_axis not in TEACHER_AXES:
             raise ConfigError(f'teacher_axis is one of {TEACHER_AXES}, got {teacher_axis!r}')
+        if not 0 < min_valid <= 1:
+            raise ConfigError(f'min_valid must be in (0, 1], got {min_valid}')
         self.mask_unit = mask_unit
         self.mask_ratio = mask_ratio
         self.mask_mode = mask_mode
