@@ -128,7 +128,42 @@ def intern_image(depth=2, decoder_depth=1, prefix='', head=''):
     return state
 
 
+def swin(depth=2, decoder_depth=1, prefix='', stage='layers.', late=False, head='head.fc', dim=2):
+    """Two stages of timm's SwinV2; ``decoder_depth``: classes of the head."""
+    state = {
+        f'{prefix}patch_embed.proj.weight': torch.randn(dim, 3, 4, 4),
+        f'{prefix}patch_embed.norm.bias': torch.randn(dim),
+        f'{prefix}{stage}{0 if late else 1}.downsample.reduction.weight': torch.randn(4, 8),
+        f'{prefix}{stage}{0 if late else 1}.downsample.norm.weight': torch.randn(4),
+    }
+    for index in range(depth):
+        for name in ('attn.q_bias', 'attn.cpb_mlp.0.weight', 'attn.qkv.weight', 'norm1.weight',
+                     'attn.logit_scale', 'mlp.fc1.bias', 'mlp.fc2.weight'):  # fmt: skip
+            state[f'{prefix}{stage}0.blocks.{index}.{name}'] = torch.randn(dim)
+    if head:
+        state[f'{prefix}norm.weight'] = torch.randn(4)
+        state[f'{prefix}{head}.weight'] = torch.randn(decoder_depth, 4)
+    return state
+
+
+def mars(depth=2, decoder_depth=1):
+    """Two encoders and a teacher; ``decoder_depth``: layers of attention."""
+    state = {'contrast_temp': torch.ones(()), 'decoder_rgb.0.bias': torch.randn(3)}
+    for encoder in ('encoder_rgb', 'encoder_sar', 'teacher_encoder'):
+        state[f'{encoder}.mask_token'] = torch.randn(1, 1, 2)
+        state.update(swin(depth, prefix=f'{encoder}.encoder.'))
+    for index in range(decoder_depth):
+        for name in ('0.weight', '1.in_proj_weight', '1.out_proj.bias', '3.fc1.weight'):
+            for kind in ('modality_blocks', 'global_blocks'):
+                state[f'alternating_attn.{kind}.{index}.{name}'] = torch.randn(2)
+    return state
+
+
 EXAMPLES = {
+    'timm_swin_v2': swin,
+    'swin_v2': lambda **kwargs: swin(late=True, head='head', **kwargs),
+    'mars_encoder': lambda **kwargs: swin(stage='layers_', head='', **kwargs),
+    'mars_model': mars,
     'intern_image': lambda **kwargs: intern_image(head='conv_head', **kwargs),
     'intern_image_finetuned': lambda **kwargs: intern_image(
         prefix='backbone.', head='neck.convs', **kwargs
@@ -170,7 +205,8 @@ def test_detected_alone_and_round_trip(name, depth, decoder):
     ours, unknown = get_layout(name).to_mmrsfm(state)
     assert not unknown
     parts = {key.split('.')[0] for key in ours}
-    assert parts <= {'backbone', 'neck', 'predictor', 'head', 'rotdetdecoder'}
+    others = {'rotdetdecoder', 'heads', 'teacher', 'contrast', 'unused'}
+    assert parts <= {'backbone', 'neck', 'predictor', 'head'} | others
     back, homeless = get_layout(name).from_mmrsfm(ours)
     assert not homeless
     assert_same(back, state)

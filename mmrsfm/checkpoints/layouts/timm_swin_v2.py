@@ -1,5 +1,5 @@
 # Copyright (c) mmrsfm contributors. Licensed under the Apache License 2.0.
-"""Swin Transformer V2 in the names of timm, of its feature extractors, and of the first release."""
+"""Swin Transformer V2 in timm's names, and what all layouts of a single SwinV2 share."""
 
 from __future__ import annotations
 
@@ -78,7 +78,7 @@ def _columns(name: str, value: Tensor) -> Tensor:
     return value.view(-1, 2, 2, value.shape[1] // 4)
 
 
-class _SwinV2Layout(Layout):
+class SwinV2Layout(Layout):
     """One encoder, with or without a classifier.
 
     Attributes:
@@ -139,38 +139,9 @@ class _SwinV2Layout(Layout):
 
 
 @register_layout
-class TimmSwinV2Layout(_SwinV2Layout):
+class TimmSwinV2Layout(SwinV2Layout):
     """timm's ``SwinTransformerV2``: ``layers.N``, patch merging at the start of a stage."""
 
     name = 'timm_swin_v2'
     origin = 'timm (Wightman): Swin Transformer V2 (Liu et al., CVPR 2022, arXiv 2111.09883)'
     licence = 'MIT (weights of Microsoft)'
-
-
-@register_layout
-class OfficialSwinV2Layout(_SwinV2Layout):
-    """The files of Microsoft, and of timm before 0.9: patch merging at the end of a stage."""
-
-    name = 'swin_v2'
-    origin = (
-        'Swin Transformer V2 (Liu et al., CVPR 2022, arXiv 2111.09883), microsoft/Swin-Transformer'
-    )
-    licence = 'MIT'
-    late_merging = True
-    head = 'head.'
-
-
-@register_layout
-class MaRSEncoderLayout(_SwinV2Layout):
-    """What MaRS releases: an encoder as timm's feature extractor has it, ``layers_N``, no norm.
-
-    The files ``mars_{rgb,sar}_encoder_only.pth``; also any SwinV2 of timm with
-    ``features_only=True``.
-    """
-
-    name = 'mars_encoder'
-    origin = 'MaRS (AAAI 40(14):11685-11693, 2026), WanderRainy/MaRS: released encoders'
-    licence = 'none stated ("strictly for academic research purposes")'
-    separator = '_'
-    head = None
-    with_norm = False
