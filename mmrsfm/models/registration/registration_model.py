@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from mmengine.model import BaseModel
+from mmengine.model import BaseModel, ModuleDict
 from mmengine.structures import InstanceData
 from mmpretrain.structures import DataSample
 from torch import Tensor, nn
@@ -76,8 +76,9 @@ class RegistrationModel(BaseModel):
                 'RegistrationModel registers two modalities, the first to the second; got '
                 f'{list(self.modalities)}'
             )
-        self.backbone = nn.ModuleDict()
-        self.neck = nn.ModuleDict()
+        # MMEngine's, which initialises what is in it: torch's would leave init_cfg unread.
+        self.backbone = ModuleDict()
+        self.neck = ModuleDict()
         for name, channels in self.modalities.items():
             settings = _for_modality('backbone', backbone, name, self.modalities)
             settings.setdefault('in_channels', channels)
