@@ -24,6 +24,7 @@ COMMANDS = {
     'spacenet_to_masks': ['none', 'out'],
     'scene_split_lists': ['none', 'out', '--layout', 'lists', '--fractions', 'train=0.2'],
     'cd_patches': ['folders', 'none', 'out'],
+    'cut_pairs': ['none', 'none', 'out'],
     'oscd_to_rgb': ['none', 'out', '--train-labels', 'none'],
     'loveda_merge': ['none', 'out'],
     'loveda_server_labels': ['none', 'out'],
