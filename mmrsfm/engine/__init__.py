@@ -12,6 +12,7 @@ from mmrsfm.engine.optimizers import (
     BF16OptimWrapper,
     InternImageLayerDecayOptimWrapperConstructor,
     RVSALayerDecayOptimWrapperConstructor,
+    SwinLayerDecayOptimWrapperConstructor,
 )
 from mmrsfm.engine.samplers import EpochSampler
 
@@ -27,5 +28,6 @@ __all__ = [
     'LogProcessor',
     'PretrainedGuardHook',
     'RVSALayerDecayOptimWrapperConstructor',
+    'SwinLayerDecayOptimWrapperConstructor',
     'VisualizationHook',
 ]

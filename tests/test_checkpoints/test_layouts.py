@@ -164,6 +164,7 @@ EXAMPLES = {
     'swin_v2': lambda **kwargs: swin(late=True, head='head', **kwargs),
     'mars_encoder': lambda **kwargs: swin(stage='layers_', head='', **kwargs),
     'mars_model': mars,
+    'mmpretrain_swin_v2': lambda **kwargs: convert_state_dict(swin(**kwargs)),
     'intern_image': lambda **kwargs: intern_image(head='conv_head', **kwargs),
     'intern_image_finetuned': lambda **kwargs: intern_image(
         prefix='backbone.', head='neck.convs', **kwargs

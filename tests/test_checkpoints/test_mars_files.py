@@ -223,6 +223,30 @@ def test_pretraining_starts_from_a_classifier():
     torch.testing.assert_close(stem(model), expected)
 
 
+def test_pretraining_starts_from_the_model_zoo_of_mmpretrain():
+    """Its files hold tables that follow from the architecture, a norm and a classifier."""
+    zoo = MODELS.build(
+        dict(
+            type='mmpretrain.SwinTransformerV2', window_size=4, img_size=64,
+            arch={**ARCH, 'extra_norm_every_n_blocks': 0},
+        )
+    )  # fmt: skip
+    state = {f'backbone.{name}': value for name, value in zoo.state_dict().items()}
+    content = dict(meta={}, state_dict={**state, 'head.fc.weight': torch.ones(5, 64)})
+    zoo.eval()
+    images = torch.randn(2, 3, 64, 64)
+    for file in (content, zoo.state_dict()):
+        model = swin(mask_token=True, final_norm=True, out_indices=(3,))
+        report = load_pretrained(model, file)
+        assert report.layout == 'mmpretrain_swin_v2'
+        assert list(report.missing) == ['mask_token']
+        assert not report.unexpected
+        with torch.no_grad():
+            torch.testing.assert_close(model(images)[-1], zoo(images)[-1])
+    encoder = swin()
+    assert not load_pretrained(encoder, content).missing
+
+
 def test_more_blocks_than_the_model_has_are_refused():
     small = swin(arch={**ARCH, 'depths': [1, 1, 1, 1]})
     before = {name: value.clone() for name, value in small.state_dict().items()}

@@ -11,11 +11,13 @@ from mmengine.optim import build_optim_wrapper
 from torch import nn
 
 from mmrsfm.errors import ConfigError
-from mmrsfm.models.backbones import InternImage, RVSAViT
+from mmrsfm.models.backbones import InternImage, RVSAViT, SwinV2
+from mmrsfm.registry import MODELS
 from tests.parity import parity_files
 
 RVSA = 'mmrsfm.RVSALayerDecayOptimWrapperConstructor'
 INTERN = 'mmrsfm.InternImageLayerDecayOptimWrapperConstructor'
+SWIN = 'mmrsfm.SwinLayerDecayOptimWrapperConstructor'
 # What has one dimension in the reference's models, by name.
 FLAT = re.compile(r'(bias|gamma\d|\b(norm\d?|ln|bn)(\.\d)*\.weight|dw_conv\.1\.1\.weight)$')
 
@@ -166,10 +168,18 @@ def rvsa(**changes):
     return RVSAViT(arch, img_size=32, **changes)
 
 
+SWIN_ARCH = dict(embed_dims=8, depths=[1, 2, 1, 1], num_heads=[1, 2, 2, 4])
+
+
+def swin(**changes):
+    return SwinV2(SWIN_ARCH, window_size=4, **changes)
+
+
 def test_sizes_are_those_of_the_model_where_the_config_is_silent():
     for backbone, constructor, stated, last in (
         (rvsa(), RVSA, dict(num_layers=3), 4),
         (intern_image(), INTERN, dict(num_layers=5, depths=[1, 1, 2, 1]), 6),
+        (swin(), SWIN, dict(num_layers=5, depths=[1, 2, 1, 1]), 6),
     ):
         model = Task(backbone)
         silent = groups_of(model, build(model, constructor))
@@ -179,12 +189,46 @@ def test_sizes_are_those_of_the_model_where_the_config_is_silent():
         assert min(group['lr'] for group in silent.values()) == 0.5**last
 
 
-@pytest.mark.parametrize(('backbone', 'constructor'), [(rvsa, RVSA), (intern_image, INTERN)])
+@pytest.mark.parametrize(
+    ('backbone', 'constructor'), [(rvsa, RVSA), (intern_image, INTERN), (swin, SWIN)]
+)
 def test_agrees_with_what_the_backbones_say_of_themselves(backbone, constructor):
     model = Task(backbone())
     for name, group in groups_of(model, build(model, constructor)).items():
         depth, total = model.backbone.get_layer_depth(name, 'backbone.')
         assert group['lr'] == 0.5 ** (total - 1 - depth), name
+
+
+def test_swin_blocks_merging_and_position_networks():
+    model = Task(swin(mask_token=True, final_norm=True))
+    found = groups_of(model, build(model, SWIN))
+    rates = {
+        'patch_embed.projection.weight': 6, 'mask_token': 6,
+        'stages.0.blocks.0.ffn.layers.1.bias': 5,
+        'stages.1.downsample.reduction.weight': 4, 'stages.1.blocks.0.attn.w_msa.qkv.weight': 4,
+        'stages.1.blocks.1.norm1.weight': 3, 'stages.3.blocks.0.attn.w_msa.proj.weight': 1,
+        'norm3.weight': 0,
+    }  # fmt: skip
+    for name, below in rates.items():
+        assert found[f'backbone.{name}']['lr'] == 0.5**below, name
+    for name in ('cpb_mlp.0.weight', 'cpb_mlp.2.weight', 'logit_scale', 'q_bias'):
+        assert found[f'backbone.stages.1.blocks.1.attn.w_msa.{name}']['weight_decay'] == 0, name
+    assert found['backbone.stages.1.blocks.1.attn.w_msa.qkv.weight']['weight_decay'] == 0.05
+
+
+def test_branches_of_a_backbone():
+    branch = dict(type='mmrsfm.SwinV2', arch=SWIN_ARCH, window_size=4)
+    dual = MODELS.build(
+        dict(
+            type='mmrsfm.DualModalityBackbone', backbone=branch,
+            modalities=dict(rgb=dict(channels=3), sar=dict(channels=1)), fusion='add',
+        )
+    )  # fmt: skip
+    model = Task(dual)
+    found = groups_of(model, build(model, SWIN))
+    for name in ('rgb', 'sar'):
+        assert found[f'backbone.branches.{name}.patch_embed.norm.bias']['lr'] == 0.5**6
+    assert set(found) == {name for name, p in model.named_parameters() if p.requires_grad}
 
 
 def test_every_trained_parameter_once_and_frozen_ones_never():
@@ -278,6 +322,8 @@ def test_trains():
         ),
         (intern_image, RVSA, {}, 'no parameter of the model has a name of such a backbone'),
         (rvsa, INTERN, {}, 'no parameter of the model has a name of such a backbone'),
+        (swin, SWIN, dict(depths=[2, 2, 18, 2]), r'depths\[0\]=2.*has 1 layers'),
+        (intern_image, SWIN, {}, 'no parameter of the model has a name of such a backbone'),
         (rvsa, RVSA, dict(layer_decay_rate=0), r'\(0, 1\], got 0'),
         (rvsa, RVSA, dict(layer_decay_rate=None), r'\(0, 1\], got None'),
         (rvsa, RVSA, dict(norm_decay_mult=0.0), 'unknown.*norm_decay_mult'),

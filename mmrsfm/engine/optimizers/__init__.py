@@ -4,9 +4,11 @@ from mmrsfm.engine.optimizers.intern_image_layer_decay import (
     InternImageLayerDecayOptimWrapperConstructor,
 )
 from mmrsfm.engine.optimizers.rvsa_layer_decay import RVSALayerDecayOptimWrapperConstructor
+from mmrsfm.engine.optimizers.swin_layer_decay import SwinLayerDecayOptimWrapperConstructor
 
 __all__ = [
     'BF16OptimWrapper',
     'InternImageLayerDecayOptimWrapperConstructor',
     'RVSALayerDecayOptimWrapperConstructor',
+    'SwinLayerDecayOptimWrapperConstructor',
 ]

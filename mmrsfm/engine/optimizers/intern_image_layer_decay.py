@@ -9,8 +9,7 @@ from collections.abc import Mapping, Sequence
 from torch import nn
 
 from mmrsfm.engine.optimizers.layer_decay import LayerDecayOptimWrapperConstructor
-from mmrsfm.engine.optimizers.layer_sizes import check_blocks
-from mmrsfm.errors import ConfigError
+from mmrsfm.engine.optimizers.layer_sizes import check_stages
 from mmrsfm.layers.layer_depth import intern_image_layer_depth
 from mmrsfm.registry import OPTIM_WRAPPER_CONSTRUCTORS
 
@@ -47,42 +46,7 @@ class InternImageLayerDecayOptimWrapperConstructor(LayerDecayOptimWrapperConstru
 
     def resolve_size(self, found: Mapping[str, Sequence[str]], model: nn.Module) -> list[int]:
         """See :meth:`LayerDecayOptimWrapperConstructor.resolve_size`."""
-        given = self.paramwise_cfg.get('depths')
-        total = self.paramwise_cfg.get('num_layers')
-        if given is not None and total is not None and sum(given) != total:
-            raise ConfigError(f'paramwise_cfg: depths {list(given)} do not sum to {total} layers')
-        sizes = [self._depths(names, model, prefix, given) for prefix, names in found.items()]
-        if not sizes:
-            return list(given) if given is not None else [total or 0]
-        depths = sizes[0]
-        if any(other != depths for other in sizes):
-            raise ConfigError(f'the backbones of the model have different levels: {sizes}')
-        if total is not None and sum(depths) != total:
-            raise ConfigError(
-                f'paramwise_cfg: num_layers={total}, but the model has levels of {depths} layers: '
-                f'{sum(depths)}. Correct it, or leave it out'
-            )
-        return depths
-
-    def _depths(
-        self,
-        names: Sequence[str],
-        model: nn.Module,
-        prefix: str,
-        given: Sequence[int] | None,
-    ) -> list[int]:
-        levels = {int(match[1]) for name in names if (match := re.match(r'levels\.(\d+)\.', name))}
-        count = max(levels) + 1
-        if given is not None and len(given) < count:
-            raise ConfigError(
-                f'paramwise_cfg: depths {list(given)} are of {len(given)} levels, but {prefix!r} '
-                f'of the model has {count}'
-            )
-        depths = list(given) if given is not None else [None] * count
-        return [
-            check_blocks(names, model, prefix, f'levels.{level}.blocks', depth, f'depths[{level}]')
-            for level, depth in enumerate(depths)
-        ]
+        return check_stages(found, model, 'levels', self.paramwise_cfg)
 
     def depth_of(self, name: str, size: list[int]) -> int:
         """See :meth:`LayerDecayOptimWrapperConstructor.depth_of`."""
