@@ -25,11 +25,14 @@ class ModalityVisualizer(Visualizer):
 
     Args:
         modalities: Number of channels of each modality, in their order.
+        name: See MMEngine's Visualizer.
         **kwargs: As of MMEngine's Visualizer.
     """
 
-    def __init__(self, modalities: Mapping[str, int], **kwargs: Any) -> None:
-        super().__init__(**kwargs)
+    def __init__(
+        self, modalities: Mapping[str, int], name: str = 'visualizer', **kwargs: Any
+    ) -> None:
+        super().__init__(name, **kwargs)
         self.modalities = check_modalities(modalities)
 
     @abstractmethod

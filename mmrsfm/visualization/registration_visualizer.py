@@ -26,6 +26,7 @@ class RegistrationVisualizer(ModalityVisualizer):
 
     Args:
         modalities: Number of channels of the two, in their order.
+        name: See MMEngine's Visualizer.
         max_lines: Matches that are drawn.
         tiles: Tiles of the checkerboard along each edge.
         **kwargs: As of MMEngine's Visualizer.
@@ -35,9 +36,14 @@ class RegistrationVisualizer(ModalityVisualizer):
     """
 
     def __init__(
-        self, modalities: Mapping[str, int], max_lines: int = 60, tiles: int = 8, **kwargs: Any
+        self,
+        modalities: Mapping[str, int],
+        name: str = 'visualizer',
+        max_lines: int = 60,
+        tiles: int = 8,
+        **kwargs: Any,
     ) -> None:
-        super().__init__(modalities, **kwargs)
+        super().__init__(modalities, name, **kwargs)
         if len(self.modalities) != 2:
             raise ConfigError(
                 f'RegistrationVisualizer draws two modalities, got {list(self.modalities)}'

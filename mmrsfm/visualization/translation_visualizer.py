@@ -22,6 +22,7 @@ class TranslationVisualizer(ModalityVisualizer):
         modalities: Number of channels of each, in their order.
         source: The modality that is translated.
         target: The modality that is made.
+        name: See MMEngine's Visualizer.
         **kwargs: As of MMEngine's Visualizer.
 
     Raises:
@@ -29,9 +30,14 @@ class TranslationVisualizer(ModalityVisualizer):
     """
 
     def __init__(
-        self, modalities: Mapping[str, int], source: str, target: str, **kwargs: Any
+        self,
+        modalities: Mapping[str, int],
+        source: str,
+        target: str,
+        name: str = 'visualizer',
+        **kwargs: Any,
     ) -> None:
-        super().__init__(modalities, **kwargs)
+        super().__init__(modalities, name, **kwargs)
         if not {source, target} <= set(self.modalities):
             raise ConfigError(
                 f'TranslationVisualizer: source={source!r} and target={target!r} are two of '
