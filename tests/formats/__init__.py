@@ -33,6 +33,7 @@ from .mars import (
     make_scene_multilabels,
     make_scene_pairs,
     make_spacenet6,
+    make_vhr_rgb,
 )
 from .multimodal import make_bright, make_deepglobe, make_dfc23, make_dfc25, make_earthmiss
 from .samrs import make_samrs_source
@@ -61,6 +62,7 @@ MAKERS = {
     'levir_cd': make_levir_cd,
     'cdd': make_cdd,
     'mars_16m': make_mars_16m,
+    'vhr_rgb': make_vhr_rgb,
     'spacenet6': make_spacenet6,
     'guso': make_guso,
     'scene_labels': make_scene_labels,

@@ -57,6 +57,22 @@ def make_mars_16m(
     return root
 
 
+def make_vhr_rgb(root: Path, *, seed: int = 0, count: int = 4, size: int = 96) -> Path:
+    """Optical images of ones own: ``images/<name>.tif``, uint8 RGB, of several sizes.
+
+    Args:
+        root: Folder to make; returned.
+        seed: Of all that is drawn.
+        count: Images.
+        size: Least side of an image.
+    """
+    root = Path(root)
+    for number in range(count):
+        scene = draw(generator(seed, 90, number), size + 8 * (number % 2), size)
+        save_tif(root / 'images' / f'scene_{number}.tif', scene.rgb)
+    return root
+
+
 def make_spacenet6(root: Path, *, seed: int = 0, count: int = 2, size: int = 96) -> Path:
     """SpaceNet-6 (Rotterdam): ``PS-RGB/*.tif`` and ``SAR-Intensity/*.tif`` on one grid.
 
