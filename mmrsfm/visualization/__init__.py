@@ -2,7 +2,13 @@
 """Pictures of data and of predictions."""
 
 from mmrsfm.visualization.height_visualizer import HeightVisualizer
+from mmrsfm.visualization.reconstruction_visualizer import ReconstructionVisualizer
 from mmrsfm.visualization.registration_visualizer import RegistrationVisualizer
 from mmrsfm.visualization.translation_visualizer import TranslationVisualizer
 
-__all__ = ['HeightVisualizer', 'RegistrationVisualizer', 'TranslationVisualizer']
+__all__ = [
+    'HeightVisualizer',
+    'ReconstructionVisualizer',
+    'RegistrationVisualizer',
+    'TranslationVisualizer',
+]

@@ -6,9 +6,12 @@ import math
 import numpy as np
 import pytest
 import torch
+import torch.distributed as dist
+import torch.multiprocessing as mp
 from mmengine.config import Config
 from mmengine.optim import build_optim_wrapper
 from mmengine.structures import BaseDataElement
+from torch.nn.parallel import DistributedDataParallel
 
 from mmrsfm.errors import ConfigError
 from mmrsfm.layers.modalities import check_dropout, drop_modality
@@ -551,3 +554,38 @@ def test_no_teacher_to_ask():
     model = build(teacher=None).eval()
     with pytest.raises(ConfigError, match='no teacher'):
         model.teach(model.encode(images(), samples()))
+
+
+def _rank(rank, folder, results):
+    torch.set_num_threads(1)
+    dist.init_process_group('gloo', init_method=f'file://{folder}/store', rank=rank, world_size=2)
+    model = DistributedDataParallel(build(modality_dropout=0.5).train())
+    for step in range(2):
+        inputs = images(2)
+        # Each rank lacks something else, once all of it.
+        inputs[: 2 - step, 3 if rank else 0] = math.nan
+        model.zero_grad()
+        losses = model(inputs, samples(2), mode='loss')
+        model.module.parse_losses(losses)[0].backward()
+    results[rank] = {name: p.grad for name, p in model.named_parameters() if p.requires_grad}
+    dist.barrier()
+    dist.destroy_process_group()
+
+
+def test_plain_distributed_data_parallel(tmp_path):
+    """No parameter is waited for, whatever each rank lacks, and all have the same gradients."""
+    context = mp.get_context('fork')
+    with context.Manager() as manager:
+        results = manager.dict()
+        processes = [
+            context.Process(target=_rank, args=(rank, tmp_path, results)) for rank in range(2)
+        ]
+        for process in processes:
+            process.start()
+        for process in processes:
+            process.join(120)
+            assert process.exitcode == 0
+        first, second = results[0], results[1]
+    for name, gradient in first.items():
+        assert gradient is not None, name
+        torch.testing.assert_close(gradient, second[name])

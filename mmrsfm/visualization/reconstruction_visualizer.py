@@ -1,0 +1,119 @@
+# Copyright (c) mmrsfm contributors. Licensed under the Apache License 2.0.
+"""Pictures of masked pretraining: image, what of it was hidden, and what the model made of that."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from mmrsfm.errors import ConfigError
+from mmrsfm.registry import VISUALIZERS
+from mmrsfm.visualization.modality_visualizer import ModalityVisualizer, beside
+from mmrsfm.visualization.panels import draw_panels
+
+Reconstruction = Mapping[str, Mapping[str, Any]]
+_HIDDEN, _MISSING = (127, 127, 127), (70, 0, 0)
+_PERCENTILES = (2.0, 98.0)
+
+
+@VISUALIZERS.register_module()
+class ReconstructionVisualizer(ModalityVisualizer):
+    """Image, masked image and prediction of each modality, beside each other.
+
+    For what :meth:`mmrsfm.MaRS.predict` returns: data samples with ``reconstruction``. Its
+    arguments are those of :class:`~mmrsfm.visualization.modality_visualizer.ModalityVisualizer`.
+    """
+
+    def draw(self, shown: dict[str, Any], sample: Any) -> np.ndarray:
+        """See :meth:`ModalityVisualizer.draw`.
+
+        Raises:
+            ConfigError: If the model reconstructs nothing.
+        """
+        found = getattr(sample, 'reconstruction', None)
+        if found is None:
+            raise ConfigError(
+                'ReconstructionVisualizer draws what mmrsfm.MaRS predicts; this data sample has no '
+                'reconstruction'
+            )
+        return beside(reconstruction_panels(found))
+
+
+def reconstruction_panels(
+    reconstruction: Reconstruction, paste: bool = True
+) -> list[tuple[str, np.ndarray]]:
+    """Image, masked image and prediction of each modality.
+
+    Bands are stretched between percentiles of the image; the prediction is stretched alike, so that
+    the same number has the same colour. Pixels without data are dark red, hidden ones grey.
+
+    Args:
+        reconstruction: For each modality ``image`` (C, H, W) with NaN where there are no data,
+            ``pred`` (C, H, W) and ``mask`` (1, H, W), True where it was hidden; tensors or arrays.
+        paste: Whether the prediction is shown in hidden and missing places alone, and around it the
+            image.
+
+    Returns:
+        Three panels a modality, each a title and uint8 (H, W, 3).
+    """
+    panels = []
+    for name, part in reconstruction.items():
+        image, pred, mask = (_array(part[key]) for key in ('image', 'pred', 'mask'))
+        bands = [0, 1, 2] if image.shape[2] >= 3 else [0, 0, 0]
+        image, pred, hidden = image[..., bands], pred[..., bands], mask[..., 0].astype(bool)
+        missing = ~np.isfinite(image).all(axis=2)
+        whole, painted = _stretched(image, pred)
+        if paste:
+            painted = np.where((hidden | missing)[..., None], painted, whole)
+        whole[missing] = _MISSING
+        masked = whole.copy()
+        masked[hidden & ~missing] = _HIDDEN
+        panels += [(name, whole), (f'{name}, masked', masked), (f'{name}, predicted', painted)]
+    return panels
+
+
+def draw_reconstructions(
+    path: str | Path,
+    reconstructions: Sequence[Reconstruction],
+    title: str = '',
+    caption: str = '',
+    paste: bool = True,
+) -> Path:
+    """Draws samples below each other.
+
+    Args:
+        path: The PNG to write.
+        reconstructions: Samples of one size, see :func:`reconstruction_panels`.
+        title: Above the picture.
+        caption: A line below, e.g. the credit of the imagery.
+        paste: See :func:`reconstruction_panels`.
+
+    Returns:
+        The path.
+    """
+    rows = [beside(reconstruction_panels(one, paste)) for one in reconstructions]
+    return draw_panels(path, [(title, np.concatenate(rows))], caption=caption)
+
+
+def _array(value: Any) -> np.ndarray:
+    """(C, H, W), an array or a tensor on any device, to an array (H, W, C)."""
+    if hasattr(value, 'detach'):
+        value = value.detach().cpu().numpy()
+    return np.asarray(value).transpose(1, 2, 0)
+
+
+def _stretched(image: np.ndarray, pred: np.ndarray) -> list[np.ndarray]:
+    """Both as uint8, by the percentiles of the image (of the prediction where there is none)."""
+    limits = []
+    for band in range(image.shape[2]):
+        values = image[..., band][np.isfinite(image[..., band])]
+        low, high = np.percentile(values if values.size else pred[..., band], _PERCENTILES)
+        limits.append((low, max(float(high - low), 1e-6)))
+    low, width = np.asarray(limits, dtype=np.float32).T
+    return [
+        (np.clip((np.nan_to_num(one) - low) / width, 0, 1) * 255).round().astype(np.uint8)
+        for one in (image, pred)
+    ]
