@@ -1,6 +1,7 @@
 # Copyright (c) mmrsfm contributors. Licensed under the Apache License 2.0.
 """Evaluation protocols and metrics."""
 
+from mmrsfm.evaluation.cross_modal_retrieval_metric import CrossModalRetrievalMetric
 from mmrsfm.evaluation.height_metric import HeightMetric
 from mmrsfm.evaluation.knn_loop import KNNLoop
 from mmrsfm.evaluation.nearest_neighbors import nearest_neighbors, vote
@@ -18,6 +19,7 @@ from mmrsfm.evaluation.translation_metric import TranslationMetric
 
 __all__ = [
     'ChangeMapSubmission',
+    'CrossModalRetrievalMetric',
     'DOTASubmission',
     'FAIR1MSubmission',
     'HeightMapSubmission',

@@ -386,15 +386,17 @@ class MaRS(BaseSelfSupervisor):
         return super().forward(inputs, data_samples, mode)
 
     def predict(self, inputs: Tensor, data_samples: Sequence[Any] | None = None) -> list[Any]:
-        """:meth:`reconstruct`, dealt out to the data samples.
+        """:meth:`reconstruct` and :meth:`embed`, dealt out to the data samples.
 
         Returns:
             The data samples, each with ``reconstruction``: for each modality ``image``, ``pred``
-            and ``mask`` of that sample, for :class:`mmrsfm.VisualizationHook`.
+            and ``mask`` of that sample, for :class:`mmrsfm.VisualizationHook`; and ``features``,
+            for each modality a vector, for :class:`mmrsfm.CrossModalRetrievalMetric`.
         """
         from mmpretrain.structures import DataSample
 
         found = self.reconstruct(inputs, data_samples)
+        vectors = self.embed(inputs, data_samples)
         samples = list(data_samples or [DataSample() for _ in inputs])
         for number, sample in enumerate(samples):
             parts = {
@@ -402,7 +404,31 @@ class MaRS(BaseSelfSupervisor):
                 for name, part in found.items()
             }
             sample.set_field(parts, 'reconstruction', dtype=dict)
+            features = {name: vector[number] for name, vector in vectors.items()}
+            sample.set_field(features, 'features', dtype=dict)
         return samples
+
+    @torch.no_grad()
+    def embed(self, inputs: Tensor, data_samples: Sequence[Any] | None = None) -> dict[str, Tensor]:
+        """One vector an image and modality: the mean of the encoder's map where it has data.
+
+        Nothing is masked, and the neck, where the modalities would see each other, is left out.
+
+        Args:
+            inputs: Shape (B, C, H, W), NaN where there are no data.
+            data_samples: May bring ``valid_mask``.
+
+        Returns:
+            For each modality (B, D), NaN for images that lack it.
+        """
+        vectors = {}
+        for name, part in self.split(inputs, data_samples).items():
+            x = self.backbone.branches[name](part.image)[-1]
+            valid = part.cells((x.shape[2], x.shape[3]), self.min_valid)
+            x = _tokens(x).float()
+            weight = torch.ones_like(x[..., :1]) if valid is None else valid[..., None].to(x)
+            vectors[name] = (x * weight).sum(1) / weight.sum(1)
+        return vectors
 
     def extract_feat(self, inputs: Tensor) -> tuple[Tensor, ...]:
         """Encodes whole images, each modality on its own.
