@@ -8,7 +8,7 @@ from pathlib import PurePath
 from typing import Any, ClassVar
 
 from mmrsfm.datasets.paired_modality_dataset import PairedModalityDataset
-from mmrsfm.datasets.splits import is_in_split
+from mmrsfm.datasets.splits import names_in_split
 from mmrsfm.registry import DATASETS
 
 
@@ -29,7 +29,7 @@ class DFC23HeightDataset(PairedModalityDataset):
 
     The publisher keeps the heights of the validation and the test part (the published fine-tuning
     of MaRS has a ``val`` with heights, and tests on it). Who has those of ``train`` only divides it
-    by ``split``, by name; see :func:`mmrsfm.datasets.splits.is_in_split`.
+    by ``split``, by name; see :func:`mmrsfm.datasets.splits.names_in_split`.
 
     Data: C. Persello et al., "2023 IEEE GRSS Data Fusion Contest: Large-scale fine-grained building
     classification for semantic urban reconstruction", IEEE GRSM 2023; DOI 10.21227/mrnt-8w27.
@@ -65,11 +65,9 @@ class DFC23HeightDataset(PairedModalityDataset):
         rows = super().load_data_list()
         if self.ann_file:
             return rows
-        rows = [
-            row
-            for row in rows
-            if is_in_split(PurePath(row.split('\t')[1]).stem, self.split, self.val_fraction)
-        ]
+        names = [PurePath(row.split('\t')[1]).stem for row in rows]
+        wanted = names_in_split(names, self.split, self.val_fraction)
+        rows = [row for row, name in zip(rows, names, strict=True) if name in wanted]
         if not rows:
             raise self.not_found(f'holds no sample of split={self.split!r}', self.data_root or '.')
         return rows

@@ -4,35 +4,35 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterable
 
 from mmrsfm.errors import ConfigError
 
 SPLITS = ('train', 'val')
 
 
-def is_in_split(name: str, split: str | None, val_fraction: float) -> bool:
-    """Whether a sample belongs to a part of its data set.
+def names_in_split(names: Iterable[str], split: str | None, val_fraction: float) -> set[str]:
+    """The names of the samples that belong to a part of their data set.
 
-    The decision follows from the name alone, on every machine and in every order::
-
-        val  if  int(sha256(name)[:8 hexadecimal digits], 16) / 2^32 < val_fraction
-
-    so that a file more or less moves no other sample, and the parts never overlap. Their sizes are
-    therefore near the fraction, not exact.
+    The names are put into the order of the SHA-256 of their text (UTF-8, hexadecimal); the first
+    ``round(val_fraction * number of names)`` are ``'val'``, the others ``'train'``. So the parts
+    are the same on every machine, look random, never overlap and have exact sizes; a file more or
+    less moves one other sample at most.
 
     Args:
-        name: Name of the sample, without folder and suffix.
+        names: Of all samples, without folder and suffix.
         split: ``'train'``, ``'val'``, or ``None`` for all.
         val_fraction: The share of ``'val'``, in [0, 1].
 
     Raises:
         ConfigError: For another split or fraction.
     """
-    if split is None:
-        return True
-    if split not in SPLITS:
+    if split is not None and split not in SPLITS:
         raise ConfigError(f'split is one of {SPLITS} or None, got {split!r}')
     if not 0 <= val_fraction <= 1:
         raise ConfigError(f'val_fraction is in [0, 1], got {val_fraction}')
-    place = int(hashlib.sha256(name.encode()).hexdigest()[:8], 16) / 2**32
-    return (place < val_fraction) == (split == 'val')
+    ordered = sorted(set(names), key=lambda name: hashlib.sha256(name.encode()).hexdigest())
+    if split is None:
+        return set(ordered)
+    count = round(val_fraction * len(ordered))
+    return set(ordered[:count] if split == 'val' else ordered[count:])

@@ -140,7 +140,13 @@ class HeightMetric(BaseMetric):
         p, h = (values[compared].clamp(min=self.floor or 1e-5) for values in (predicted, target))
         ratio = torch.maximum(p / h, h / p)
         within = [(ratio < limit).sum() for limit in _RATIOS]
-        parts: list[Any] = [error.numel(), error.abs().sum(), error.square().sum(), ratio.numel(), *within]
+        parts: list[Any] = [
+            error.numel(),
+            error.abs().sum(),
+            error.square().sum(),
+            ratio.numel(),
+            *within,
+        ]
         return np.array([float(part) for part in parts])
 
     def compute_metrics(self, results: list) -> dict[str, float]:

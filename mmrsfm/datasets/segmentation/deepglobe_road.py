@@ -7,7 +7,7 @@ from pathlib import PurePath
 from typing import Any, ClassVar
 
 from mmrsfm.datasets.segmentation.geotiff_seg_dataset import GeoTIFFSegDataset
-from mmrsfm.datasets.splits import is_in_split
+from mmrsfm.datasets.splits import names_in_split
 from mmrsfm.errors import DatasetNotFoundError
 from mmrsfm.registry import DATASETS
 
@@ -29,7 +29,7 @@ class DeepGlobeRoadDataset(GeoTIFFSegDataset):
 
     Only ``train`` has labels. Papers divide it, usually into 4,696 images for training and 1,530
     for testing, by lists of their own: give yours as ``ann_file``. Without one, ``split`` divides
-    by name; see :func:`mmrsfm.datasets.splits.is_in_split`.
+    by name; see :func:`mmrsfm.datasets.splits.names_in_split`.
 
     Paper: Demir et al., "DeepGlobe 2018: A Challenge to Parse the Earth through Satellite Images",
     CVPR Workshops 2018, arXiv 1805.06561. Imagery: DigitalGlobe, for research.
@@ -75,15 +75,14 @@ class DeepGlobeRoadDataset(GeoTIFFSegDataset):
 
     def load_data_list(self) -> list[dict[str, Any]]:
         """Lists the images of the split."""
-        samples = [sample for sample in super().load_data_list() if self._is_wanted(sample)]
+        samples = super().load_data_list()
+        if self.ann_file:
+            return samples
+        names = [PurePath(one['img_path']).name[: -len(self.img_suffix)] for one in samples]
+        wanted = names_in_split(names, self.split, self.val_fraction)
+        samples = [one for one, name in zip(samples, names, strict=True) if name in wanted]
         if not samples:
             raise DatasetNotFoundError(
                 f'holds no sample of split={self.split!r}', path=self.data_prefix.get('img_path')
             )
         return samples
-
-    def _is_wanted(self, sample: dict[str, Any]) -> bool:
-        if self.ann_file:
-            return True
-        name = PurePath(sample['img_path']).name[: -len(self.img_suffix)]
-        return is_in_split(name, self.split, self.val_fraction)

@@ -1,0 +1,13 @@
+# The optical encoder that MaRS pretrained, base, three bands. Images of any size; img_size is that of the
+# pretraining. A config that inherits this and a task puts the parts in their places: model.backbone, and
+# the in_channels of neck or head.
+backbone = dict(
+    type='mmrsfm.SwinV2',
+    arch='base',
+    img_size=512,
+    in_channels=3,
+    init_cfg=dict(
+        type='mmrsfm.Pretrained', checkpoint='checkpoints/mars_base_rgb_encoder_only.pth'
+    ),
+)
+channels = [128, 256, 512, 1024]

@@ -1,0 +1,17 @@
+_base_ = [
+    '../models/cascade_rcnn.py',
+    '../datasets/sardet100k_1b_512px.py',
+    '../schedules/mtp_adamw_step_12e.py',
+    '../default_runtime.py',
+]
+default_scope = 'mmdet'
+heads = [dict(head, num_classes=6) for head in _base_.model.roi_head.bbox_head]
+model = dict(
+    data_preprocessor=dict(_delete_=True, **_base_.data_preprocessor),
+    roi_head=dict(bbox_head=heads),
+)
+auto_scale_lr = dict(enable=False, base_batch_size=16)
+default_hooks = dict(checkpoint=dict(interval=3), visualization=dict(type='DetVisualizationHook'))
+log_processor = dict(window_size=50)
+vis_backends = [dict(type='LocalVisBackend')]
+visualizer = dict(type='DetLocalVisualizer', name='visualizer', vis_backends=vis_backends)

@@ -1,0 +1,18 @@
+_base_ = [
+    '../models/deconv_height.py',
+    '../datasets/dfc23_height_512px.py',
+    '../schedules/mars_adam_step_80e.py',
+    '../default_runtime.py',
+]
+default_scope = 'mmseg'
+model = dict(data_preprocessor=_base_.data_preprocessor)
+auto_scale_lr = dict(base_batch_size=6)
+default_hooks = dict(
+    logger=dict(log_metric_by_epoch=True),
+    checkpoint=dict(by_epoch=True, interval=5, save_best='RMSE', rule='less'),
+    visualization=dict(type='mmrsfm.VisualizationHook'),
+)
+log_processor = dict(by_epoch=True, window_size=50)
+env_cfg = dict(cudnn_benchmark=True)
+vis_backends = [dict(type='LocalVisBackend')]
+visualizer = dict(type='mmrsfm.HeightVisualizer', name='visualizer', vis_backends=vis_backends)

@@ -1,0 +1,19 @@
+_base_ = [
+    '../models/siamese_deconv.py',
+    '../datasets/whu_cd_512px.py',
+    '../schedules/mars_adam_step_100e.py',
+    '../default_runtime.py',
+]
+default_scope = 'opencd'
+model = dict(data_preprocessor=_base_.data_preprocessor)
+train_dataloader = dict(batch_size=8)
+auto_scale_lr = dict(base_batch_size=8)
+default_hooks = dict(
+    logger=dict(log_metric_by_epoch=True),
+    checkpoint=dict(by_epoch=True, interval=5, save_best='IoU', rule='greater'),
+    visualization=dict(type='CDVisualizationHook', interval=1, img_shape=(256, 256, 3)),
+)
+log_processor = dict(by_epoch=True, window_size=50)
+env_cfg = dict(cudnn_benchmark=True)
+vis_backends = [dict(type='CDLocalVisBackend')]
+visualizer = dict(type='CDLocalVisualizer', name='visualizer', vis_backends=vis_backends, alpha=1.0)

@@ -1,0 +1,9 @@
+# Changed buildings with UNet, in the way of MTP.
+_base_ = [
+    '../../_base_/tasks/unet_8xb4-200e_whu-cd-256px.py',
+    '../../_base_/backbones/swinv2-base_mars-rgb-pre.py',
+]
+model = dict(
+    backbone=_base_.backbone,
+    decode_head=dict(in_channels=_base_.channels, encoder_channels=_base_.channels),
+)
