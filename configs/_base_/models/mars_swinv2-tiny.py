@@ -4,7 +4,7 @@ _base_ = './mars_swinv2-base.py'
 
 model = dict(
     backbone=dict(
-        arch=dict(embed_dims=32, depths=[2, 2, 4, 2], num_heads=[2, 4, 8, 16]),
+        arch=dict(_delete_=True, embed_dims=32, depths=[2, 2, 4, 2], num_heads=[2, 4, 8, 16]),
         img_size=128,
         drop_path_rate=0.0,
         init_cfg=None,
