@@ -25,11 +25,15 @@ from mmrsfm.errors import ConfigError, CorruptImageError, DatasetNotFoundError
 SCENE = 'sample_geotiff.tif'
 LABELS = 'geotiff_labels.geojson'
 CLASSES = ('building',)
-SIZE = 300  # pixels, 150 m
 # Columns of the two areas; between them lie 84 columns (42 m) that nobody sees.
 AREAS = {'train': (384, 900), 'test': (0, 300)}
-# Training patches overlap, test patches do not.
-STRIDES = {'train': (100, 108), 'test': (SIZE, SIZE)}
+# Boxes and masks: patches of the size that the model trains on (pixels; 96 m), so that few steps
+# are enough to learn them. Steps between them in rows and columns, so that they cover the area.
+SIZE = 192
+STRIDES = {'train': (177, 162), 'test': (177, 108)}
+# Change: larger patches, to be cropped. Those for training overlap.
+CHANGE_SIZE = 300
+CHANGE_STRIDES = {'train': (100, 108), 'test': (CHANGE_SIZE, CHANGE_SIZE)}
 
 
 @dataclass(frozen=True)
@@ -113,7 +117,7 @@ def cut_patches(
     buildings: Sequence[Polygon],
     columns: tuple[int, int],
     strides: tuple[int, int],
-    size: int = SIZE,
+    size: int,
     keep: float = 0.4,
 ) -> Iterator[Patch]:
     """Cuts the patches of an area.
@@ -268,7 +272,7 @@ def build_cd(source: Path, target: Path, versions: int = 4) -> None:
     occupied = rasterize([(one, 1) for one in buildings], scene.shape, dtype='uint8')
     for split, columns in AREAS.items():
         area = (slice(None), slice(*columns))
-        patches = cut_patches(scene, buildings, columns, STRIDES[split])
+        patches = cut_patches(scene, buildings, columns, CHANGE_STRIDES[split], CHANGE_SIZE)
         for number, patch in enumerate(one for one in patches if one.polygons):
             for version in range(versions):
                 rng = np.random.default_rng([number, version, split == 'train'])
@@ -280,7 +284,7 @@ def build_cd(source: Path, target: Path, versions: int = 4) -> None:
                 name = f'{patch.name}_{version}.png'
                 _write_image(target / split / 'A' / name, before)
                 _write_image(target / split / 'B' / name, other_date(after, rng))
-                label = polygon_mask(gone + new, SIZE) * 255
+                label = polygon_mask(gone + new, CHANGE_SIZE) * 255
                 _write_image(target / split / 'label' / name, label)
 
 
@@ -288,7 +292,7 @@ def _patches(source: Path, keep: float = 0.4) -> Iterator[tuple[str, Patch]]:
     scene, transform = read_scene(source / SCENE)
     buildings = read_buildings(source / LABELS, transform)
     for split, columns in AREAS.items():
-        for patch in cut_patches(scene, buildings, columns, STRIDES[split], keep=keep):
+        for patch in cut_patches(scene, buildings, columns, STRIDES[split], SIZE, keep):
             yield split, patch
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+import textwrap
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -101,15 +102,14 @@ def draw_mask(image: np.ndarray, mask: np.ndarray, colour: Sequence[int]) -> np.
 
 def corners_of(boxes: Any) -> np.ndarray:
     """Corners of horizontal boxes or of the oriented boxes of mmrotate, (N, 4, 2)."""
-    if hasattr(boxes, 'convert_to'):
-        return boxes.convert_to('qbox').tensor.cpu().numpy().reshape(-1, 4, 2)
-    if hasattr(boxes, 'tensor'):
-        boxes = boxes.tensor
-    array = boxes.cpu().numpy()
-    if array.shape[1] == 5:  # centre, width, height, angle
-        from mmrotate.structures.bbox import RotatedBoxes
+    tensor = getattr(boxes, 'tensor', boxes).cpu()
+    if tensor.shape[1] == 5:  # centre, width, height, angle
+        from mmrotate.structures.bbox import rbox2qbox
 
-        return corners_of(RotatedBoxes(boxes))
+        return rbox2qbox(tensor).numpy().reshape(-1, 4, 2)
+    array = tensor.numpy()
+    if array.shape[1] == 8:
+        return array.reshape(-1, 4, 2)
     left, top, right, bottom = array.T
     return np.stack([left, top, right, top, right, bottom, left, bottom], axis=1).reshape(-1, 4, 2)
 
@@ -176,8 +176,7 @@ def draw_task(
     options: dict[str, str],
     out: Path,
     caption: str,
-    limit: int = 8,
-    threshold: float = 0.3,
+    threshold: float = 0.5,
 ) -> Path:
     """Draws predictions beside the truth.
 
@@ -188,18 +187,20 @@ def draw_task(
         options: Values that override the config.
         out: The PNG to write.
         caption: A line below.
-        limit: Samples at most, spread over the data set; a classification shows all.
         threshold: Least score of a box.
 
     Returns:
         ``out``.
     """
     samples = list(predict(config, checkpoint, options))
+    caption = '\n'.join(textwrap.wrap(caption, 190))
     if task == 'cls':
         from data_sentinel2 import CLASSES, PALETTE
 
         legend = list(zip(CLASSES, PALETTE, strict=True))
         return draw_panels(out, _tile_panels(samples, PALETTE), legend, caption)
+    # Spread over the data set; four of two dates, which take four panels.
+    limit = 4 if task == 'cd' else 8
     if len(samples) > limit:
         chosen = np.linspace(0, len(samples) - 1, limit).round().astype(int)
         samples = [samples[number] for number in chosen]

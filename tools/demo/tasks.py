@@ -79,7 +79,7 @@ TASKS = {
     ),
     'hbb': Task(
         'trees in airborne imagery, horizontal boxes',
-        'rvsa-tiny_scratch_faster-rcnn_1xb2-800i_neon-demo-192px.py',
+        'rvsa-tiny_scratch_faster-rcnn_1xb4-600i_neon-demo-200px.py',
         'neon',
         'data/neon_demo/coco',
         data_neon.build_neon,
@@ -89,11 +89,12 @@ TASKS = {
             'test_evaluator.ann_file': 'data/neon_demo/coco/train.json',
         },
         {'coco/bbox_mAP_50': 'AP at IoU 0.5', 'coco/bbox_mAP': 'AP at IoU 0.5 to 0.95'},
-        'Test: another flight tile, 13 km away.',
+        '100 boxes of Florida and California to learn from; the test area is a forest in '
+        'Yellowstone.',
     ),
     'obb': Task(
         'buildings in a satellite scene, oriented boxes',
-        'rvsa-tiny_scratch_oriented-rcnn_1xb2-800i_atlanta-demo-192px.py',
+        'rvsa-tiny_scratch_oriented-rcnn_1xb4-600i_atlanta-demo-192px.py',
         'atlanta',
         'data/atlanta_demo/obb',
         data_atlanta.build_obb,
@@ -106,7 +107,7 @@ TASKS = {
     ),
     'seg': Task(
         'building masks in a satellite scene',
-        'rvsa-tiny_scratch_upernet_1xb4-800i_atlanta-demo-160px.py',
+        'rvsa-tiny_scratch_upernet_1xb4-600i_atlanta-demo-192px.py',
         'atlanta',
         'data/atlanta_demo/seg',
         data_atlanta.build_seg,
@@ -119,7 +120,7 @@ TASKS = {
     ),
     'cd': Task(
         'change of buildings, SIMULATED on one real scene',
-        'rvsa-tiny_scratch_unet_1xb4-800i_atlanta-demo-160px.py',
+        'rvsa-tiny_scratch_unet_1xb4-600i_atlanta-demo-160px.py',
         'atlanta',
         'data/atlanta_demo/cd',
         data_atlanta.build_cd,

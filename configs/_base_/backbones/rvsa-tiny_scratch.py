@@ -1,6 +1,3 @@
-# The small ViT + RVSA of the demonstrations, from random weights. No absolute and no full-attention
-# positions: it trains on crops, and tests on whole tiles.
-backbone = dict(
-    type='mmrsfm.RVSAViT', arch='tiny', patch_size=8, use_abs_pos_emb=False, full_rel_pos=False
-)
+# The small ViT + RVSA of the demonstrations, from random weights.
+backbone = dict(type='mmrsfm.RVSAViT', arch='tiny', patch_size=8)
 channels = [96, 96, 96, 96]

@@ -1,5 +1,7 @@
-# Oriented boxes of buildings in a panchromatic scene of 0.5 m, patches of 300x300 pixels in the layout of
-# split DOTA, trained in crops: made by `bash tools/quickstart.sh --task obb` (tools/demo/data_atlanta.py).
+# Oriented boxes of buildings in a panchromatic scene of 0.5 m, patches of 192x192 pixels in the layout of
+# split DOTA: made by `bash tools/quickstart.sh --task obb` (tools/demo/data_atlanta.py). They are not
+# augmented: a few hundred steps from random weights learn these buildings, or none. For your own data, put
+# mmdet.RandomFlip and mmrotate's RandomRotate before PackDetInputs.
 data_root = 'data/atlanta_demo/obb'
 metainfo = dict(classes=('building',), palette=[(255, 220, 0)])
 load_boxes = [
@@ -9,15 +11,12 @@ load_boxes = [
 train_pipeline = [
     dict(type='mmdet.LoadImageFromFile'),
     *load_boxes,
-    dict(type='mmdet.RandomCrop', crop_size=(192, 192)),
-    dict(type='mmdet.RandomFlip', prob=0.75, direction=['horizontal', 'vertical', 'diagonal']),
-    dict(type='RandomRotate', prob=0.5, angle_range=180),
     dict(type='mmdet.PackDetInputs'),
 ]
 test_pipeline = [
     dict(type='mmdet.LoadImageFromFile'),
     # As they are; mmdet asks for a scale.
-    dict(type='mmdet.Resize', scale=(300, 300), keep_ratio=True),
+    dict(type='mmdet.Resize', scale=(192, 192), keep_ratio=True),
     *load_boxes,
     dict(
         type='mmdet.PackDetInputs',
@@ -25,7 +24,7 @@ test_pipeline = [
     ),
 ]
 train_dataloader = dict(
-    batch_size=2,
+    batch_size=4,
     num_workers=0,
     sampler=dict(type='mmrsfm.EpochSampler', shuffle=True),
     batch_sampler=None,
@@ -40,7 +39,7 @@ train_dataloader = dict(
     ),
 )
 test_dataloader = dict(
-    batch_size=3,
+    batch_size=5,
     num_workers=0,
     drop_last=False,
     sampler=dict(type='DefaultSampler', shuffle=False),

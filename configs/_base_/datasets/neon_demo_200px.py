@@ -1,17 +1,16 @@
-# Tree boxes in airborne RGB imagery of 0.1 m, tiles of 320x320 pixels, trained in crops: made by
-# `bash tools/quickstart.sh --task hbb` (tools/demo/data_neon.py).
+# Tree boxes in airborne RGB imagery of 0.1 m, tiles of 200x200 pixels: made by
+# `bash tools/quickstart.sh --task hbb` (tools/demo/data_neon.py). They are not augmented: a few hundred
+# steps from random weights learn these trees, or none. For your own data, put RandomFlip before PackDetInputs.
 data_root = 'data/neon_demo/coco/'
 metainfo = dict(classes=('tree',), palette=[(255, 220, 0)])
 train_pipeline = [
     dict(type='LoadImageFromFile'),
     dict(type='LoadAnnotations', with_bbox=True),
-    dict(type='RandomCrop', crop_size=(192, 192)),
-    dict(type='RandomFlip', prob=0.75, direction=['horizontal', 'vertical', 'diagonal']),
     dict(type='PackDetInputs'),
 ]
 test_pipeline = [
     dict(type='LoadImageFromFile'),
-    dict(type='Resize', scale=(320, 320), keep_ratio=True),  # as they are; mmdet asks for a scale
+    dict(type='Resize', scale=(200, 200), keep_ratio=True),  # as they are; mmdet asks for a scale
     dict(type='LoadAnnotations', with_bbox=True),
     dict(
         type='PackDetInputs',
@@ -19,7 +18,7 @@ test_pipeline = [
     ),
 ]
 train_dataloader = dict(
-    batch_size=2,
+    batch_size=4,
     num_workers=0,
     sampler=dict(type='mmrsfm.EpochSampler', shuffle=True),
     dataset=dict(
@@ -33,7 +32,7 @@ train_dataloader = dict(
     ),
 )
 test_dataloader = dict(
-    batch_size=4,
+    batch_size=6,
     num_workers=0,
     drop_last=False,
     sampler=dict(type='DefaultSampler', shuffle=False),

@@ -1,5 +1,5 @@
-# Masks of buildings in a panchromatic scene of 0.5 m: made by `bash tools/quickstart.sh --task seg`
-# (tools/demo/data_atlanta.py).
+# Masks of buildings in a panchromatic scene of 0.5 m, patches of 192x192 pixels: made by
+# `bash tools/quickstart.sh --task seg` (tools/demo/data_atlanta.py).
 data_root = 'data/atlanta_demo/seg'
 metainfo = dict(classes=('background', 'building'), palette=[[90, 90, 90], [255, 220, 0]])
 data_preprocessor = dict(
@@ -15,12 +15,6 @@ data_preprocessor = dict(
 train_pipeline = [
     dict(type='LoadImageFromFile'),
     dict(type='LoadAnnotations'),
-    # Where there are buildings: they are 4 % of the area.
-    dict(type='RandomCrop', crop_size=(160, 160), cat_max_ratio=0.93),
-    dict(type='RandomFlip', prob=0.5, direction='horizontal'),
-    dict(type='RandomFlip', prob=0.5, direction='vertical'),
-    dict(type='RandomRotate', prob=0.5, degree=(90, 90)),
-    dict(type='PhotoMetricDistortion'),
     dict(type='PackSegInputs'),
 ]
 test_pipeline = [

@@ -4,7 +4,7 @@ _base_ = [
     '../../_base_/models/siamese_unet.py',
     '../../_base_/backbones/rvsa-tiny_scratch.py',
     '../../_base_/datasets/atlanta_demo_cd_160px.py',
-    '../../_base_/schedules/demo_adamw_poly_800i.py',
+    '../../_base_/schedules/demo_adamw_poly_600i.py',
     '../../_base_/default_runtime.py',
 ]
 default_scope = 'opencd'
@@ -12,7 +12,8 @@ default_scope = 'opencd'
 norm_cfg = dict(type='BN', requires_grad=True)
 model = dict(
     data_preprocessor=_base_.data_preprocessor,
-    backbone=dict(img_size=160, **_base_.backbone),
+    # No positions: it trains on crops, and tests on larger patches.
+    backbone=dict(img_size=160, use_abs_pos_emb=False, full_rel_pos=False, **_base_.backbone),
     decode_head=dict(
         in_channels=_base_.channels,
         encoder_channels=_base_.channels,

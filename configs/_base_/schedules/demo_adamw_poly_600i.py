@@ -1,4 +1,4 @@
-# The demonstrations: 800 iterations, from random weights, a few minutes on two cores.
+# The demonstrations: 600 iterations, from random weights, a few minutes on two cores.
 optim_wrapper = dict(
     type='OptimWrapper',
     optimizer=dict(type='AdamW', lr=1e-3, weight_decay=0.05),
@@ -7,7 +7,7 @@ optim_wrapper = dict(
 )
 param_scheduler = [
     dict(type='LinearLR', start_factor=1e-3, by_epoch=False, end=20),
-    dict(type='PolyLR', power=1.0, by_epoch=False, begin=20, end=800),
+    dict(type='PolyLR', power=1.0, by_epoch=False, begin=20, end=600),
 ]
-train_cfg = dict(type='mmrsfm.IterTrainLoop', max_iters=800)
+train_cfg = dict(type='mmrsfm.IterTrainLoop', max_iters=600)
 test_cfg = dict()
