@@ -34,7 +34,7 @@ def cosine_attention(qkv: Tensor, scale: Tensor, bias: Tensor) -> Tensor:
     Returns:
         Shape (B * n, heads, N, d).
     """
-    if qkv.device.type == 'cpu' and qkv.dtype in _FULL:
+    if _runs_here(qkv):
         out: Tensor = _CosineAttention.apply(qkv.contiguous(), scale, bias)
         return out
     query, key, value = qkv.unbind(0)
@@ -44,6 +44,11 @@ def cosine_attention(qkv: Tensor, scale: Tensor, bias: Tensor) -> Tensor:
     return F.scaled_dot_product_attention(
         query, key, value, attn_mask=bias.to(value.dtype), scale=1.0
     )
+
+
+def _runs_here(qkv: Tensor) -> bool:
+    """Whether the function below is the better one."""
+    return qkv.device.type == 'cpu' and qkv.dtype in _FULL
 
 
 def _unit(x: Tensor, factor: Tensor | None = None) -> Tensor:

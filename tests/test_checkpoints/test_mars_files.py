@@ -234,7 +234,7 @@ def test_pretraining_starts_from_the_model_zoo_of_mmpretrain():
     state = {f'backbone.{name}': value for name, value in zoo.state_dict().items()}
     content = dict(meta={}, state_dict={**state, 'head.fc.weight': torch.ones(5, 64)})
     zoo.eval()
-    images = torch.randn(2, 3, 64, 64)
+    images = torch.randn(1, 3, 128, 128)
     for file in (content, zoo.state_dict()):
         model = swin(mask_token=True, final_norm=True, out_indices=(3,))
         report = load_pretrained(model, file)
