@@ -63,8 +63,11 @@ class DualModalityBackbone(BaseModule):
         backbone: Config that all branches have in common.
         fusion: ``'add'``, ``'mean'``, ``'concat'``, ``'diff'``, ``'abs_diff'``: the mode of
             :class:`mmrsfm.ModalityFusion`; ``'mma'``: attention across the modalities, then the
-            sum; a dict of arguments of that class; or a list with one of these a level, e.g.
-            ``['add', 'add', 'add', 'mma']``, the level at which MaRS pretrains attention.
+            sum, at every level (67 million parameters for base, 50 of them at the last one); a dict
+            of arguments of that class; or a list with one of these a level, e.g. ``['add', 'add',
+            'add', 'mma']``: the last is the level at which MaRS pretrains its attention, whose
+            weights ``dict(attention=dict(init_cfg=dict(type='mmrsfm.Pretrained', part='neck',
+            checkpoint=...)))`` takes from a checkpoint of the pretraining.
         input_modalities: Names of the modalities in the input; ``None``: all.
         modality_dropout: Probability, while training, that an image loses one of its modalities,
             each as likely; or name -> probability of losing that one, of a sum up to 1. The last

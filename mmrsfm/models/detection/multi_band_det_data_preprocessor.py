@@ -35,6 +35,8 @@ class MultiBandDetDataPreprocessor(BandNormalization, DetDataPreprocessor):
         licence: Licence of weights that are trained with it, for the contract.
         scale_on_device: The loader leaves stored numbers as they are, and they are multiplied by
             ``scale`` here, and ``offset`` (0 unless given) is added.
+        sensors: Instead of ``mean`` and ``std``: from the name of a sensor, which every sample
+            carries, to ``dict(mean=..., std=...)``.
         invalid: What invalid pixels become after normalisation: ``'mean'``: 0; ``'nan'``: NaN, and
             padding too, for models that have to know what is missing
             (:class:`mmrsfm.DualModalityBackbone`). Other models take no NaN.

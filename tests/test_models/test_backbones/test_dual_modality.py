@@ -343,6 +343,20 @@ class TestAnyBackbone:
             loaded = model.branches[name].state_dict()
             assert all(torch.equal(value, loaded[key]) for key, value in source.items())
 
+    def test_attention_of_a_pretraining(self, tmp_path):
+        arguments = dict(num_heads=2, depth=1)
+        neck = MODELS.build(dict(type='mmrsfm.MetaModalityAttention', channels=64, **arguments))
+        source = dual().state_dict()
+        state = {f'backbone.{name}': value for name, value in source.items()}
+        state.update({f'neck.{name}': value for name, value in neck.state_dict().items()})
+        meta = dict(mmrsfm_traits={})
+        torch.save(dict(meta=meta, state_dict=state), tmp_path / 'mars.pth')
+        weights = dict(type='mmrsfm.Pretrained', checkpoint=str(tmp_path / 'mars.pth'), part='neck')
+        last = dict(attention=dict(init_cfg=weights, **arguments))
+        model = dual(fusion=['add', 'add', 'add', last])
+        loaded = model.fusions[3].attention.state_dict()
+        assert all(torch.equal(value, loaded[name]) for name, value in neck.state_dict().items())
+
     def test_options_of_all_branches(self):
         modalities = dict(rgb=3, sar=dict(channels=1, backbone=dict(frozen_stages=-1)))
         model = dual(modalities=modalities, frozen_stages=1, with_cp=True)
