@@ -150,13 +150,13 @@ def info_nce(pairs: PairedTokens, scale: float | Tensor, max_elements: int) -> T
     first, second = pairs.first.flatten(0, 1) * scale, pairs.second.flatten(0, 1)
     own, whole = pairs.valid, pairs.all_valid()
     own = None if own is None else own.flatten()
-    sums: Tensor | None
     if pairs.ranks == 1:
-        rows, sums = pair_logsumexp(first, second, own, own, max_elements)
+        rows, columns = pair_logsumexp(first, second, own, own, max_elements)
     else:
         others = pairs.everything(pairs.second).flatten(0, 1)
-        rows, _ = pair_logsumexp(first, others, own, whole, max_elements, columns=False)
+        rows, columns = pair_logsumexp(first, others, own, whole, max_elements, columns=False)
+    if columns is None:  # of several ranks: this one's rows in the other direction
         others = pairs.everything(pairs.first).flatten(0, 1)
-        sums, _ = pair_logsumexp(second * scale, others, own, whole, max_elements, columns=False)
+        columns, _ = pair_logsumexp(second * scale, others, own, whole, max_elements, columns=False)
     attraction = (first * second).sum(-1)
-    return pairs.mean((rows + sums) / 2 - attraction)
+    return pairs.mean((rows + columns) / 2 - attraction)

@@ -58,10 +58,12 @@ class MultiHeadSelfAttention(nn.Module):
         # (3, B, heads, S, channels of a head)
         packed = packed.unflatten(-1, (3, self.num_heads, -1)).permute(2, 0, 3, 1, 4)
         masks = [None] * len(lengths) if valid is None else valid
-        attended = [
-            F.scaled_dot_product_attention(*group.unbind(0), attn_mask=_attention_mask(mask))
-            for group, mask in zip(packed.split(list(lengths), dim=3), masks, strict=True)
-        ]
+        attended = []
+        for group, mask in zip(packed.split(list(lengths), dim=3), masks, strict=True):
+            query, key, value = group.unbind(0)
+            attended.append(
+                F.scaled_dot_product_attention(query, key, value, attn_mask=_attention_mask(mask))
+            )
         joined = attended[0] if len(attended) == 1 else torch.cat(attended, dim=2)
         return self.out_proj(joined.transpose(1, 2).reshape(batch, -1, channels))
 

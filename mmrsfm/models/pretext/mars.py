@@ -218,8 +218,9 @@ class MaRS(BaseSelfSupervisor):
     def train(self, mode: bool = True) -> MaRS:
         """Switches the mode; the teacher stays in evaluation mode."""
         super().train(mode)
-        if getattr(self, 'teacher', None) is not None:
-            self.teacher.train(False)
+        teacher = getattr(self, 'teacher', None)
+        if teacher is not None:
+            teacher.train(False)
         return self
 
     def split(
