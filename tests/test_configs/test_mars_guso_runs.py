@@ -1,5 +1,5 @@
 # Copyright (c) mmrsfm contributors. Licensed under the Apache License 2.0.
-"""Registration and translation on GUSO, made small: training, test, files and pictures by the tools."""
+"""Registration and translation on GUSO, made small: training, test, files, pictures."""
 
 import json
 import math
