@@ -118,8 +118,8 @@ class ScaleSAR(BaseTransform):
         elif self.method == 'log':
             values = np.log1p(np.maximum(values, 0))
         elif self.method == 'db':
-            factor = 20 if self.quantity == 'amplitude' else 10
-            values = factor * np.log10(np.maximum(values, _FLOOR))
+            decibels = 20 if self.quantity == 'amplitude' else 10
+            values = decibels * np.log10(np.maximum(values, _FLOOR))
         if self.limits is not None:
             low, high = self.limits
         elif not known.any():
