@@ -13,7 +13,7 @@ from tests.parity import REPO
 
 FOLDER = REPO / 'configs' / 'mars'
 PUBLISHED = {'base': (16, 5e-5), 'large': (12, 3.75e-5)}
-CONFIGS = sorted([*FOLDER.glob('mars_swinv2-*.py'), *FOLDER.glob('mars-optical_*.py')])
+CONFIGS = sorted([*FOLDER.glob('mars_swinv2-*_mars16m-*.py'), *FOLDER.glob('mars-optical_*.py')])
 
 
 def published(size):
