@@ -67,7 +67,7 @@ def test_translation(tmp_path):
     visualizer = VISUALIZERS.build(
         dict(
             type='mmrsfm.TranslationVisualizer',
-            name='wrong',
+            name='translation',
             modalities=MODALITIES,
             source='sar',
             target='rgb',
@@ -95,7 +95,7 @@ def test_translation(tmp_path):
         VISUALIZERS.build(
             dict(
                 type='mmrsfm.TranslationVisualizer',
-                name='wrong',
+                name='wrong translation',
                 modalities=MODALITIES,
                 source='x',
                 target='rgb',
