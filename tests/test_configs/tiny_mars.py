@@ -101,6 +101,8 @@ def tiny_config(
     for name in ('train_dataloader', 'val_dataloader', 'test_dataloader'):
         if cfg.get(name):
             cfg[name].update(num_workers=0, persistent_workers=False)
+            if 'MaRS16M' in cfg[name].dataset.type:  # so that some lack a modality
+                cfg[name].dataset.on_missing = 'keep'
             if 'DeepGlobe' in cfg[name].dataset.type:  # no split by name leaves some of so few
                 part = 'train' if name.startswith('train') else 'val'
                 cfg[name].dataset.ann_file = f'{part}.txt'
@@ -123,7 +125,7 @@ def data_folders(value: Any) -> set[str]:
     if isinstance(value, (list, tuple)):
         return set().union(*map(data_folders, value), set())
     if isinstance(value, str) and value.startswith('data/'):
-        return {value.split('/')[1]}
+        return {Path(value).parts[1].removesuffix('.index')}
     return set()
 
 
@@ -133,6 +135,8 @@ def _paths(value: Any, data: str) -> Any:
     if isinstance(value, (list, tuple)):
         return type(value)(_paths(one, data) for one in value)
     if isinstance(value, str) and value.startswith('data/'):
+        if value.endswith('.index'):  # it lies beside the data
+            return f'{data}.index'
         return '/'.join([data, *value.split('/')[2:]])
     return value
 
