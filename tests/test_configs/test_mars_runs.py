@@ -109,7 +109,7 @@ def test_a_pretraining_is_fine_tuned(pretrained, tmp_path):
         branch.backbone.init_cfg = dict(
             type='mmrsfm.Pretrained', checkpoint=str(checkpoint),
             part=f'backbone.branches.{name}',
-            adapt=dict(ignore=['mean', 'std', 'sensor', 'gsd', 'sensors', 'band_names']),
+            adapt=dict(ignore=['mean', 'std', 'sensors']),
         )  # fmt: skip
     cfg.work_dir = str(tmp_path / 'work')
     runner = build_runner(cfg)
