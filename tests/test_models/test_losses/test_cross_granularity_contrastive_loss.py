@@ -5,13 +5,12 @@ import math
 
 import pytest
 import torch
-import torch.distributed as dist
-import torch.multiprocessing as mp
 import torch.nn.functional as F
 
 from mmrsfm.errors import ConfigError
 from mmrsfm.models.losses import CrossGranularityContrastiveLoss, TokenCLIPLoss
 from mmrsfm.registry import MODELS
+from tests.ranks import run_ranks
 
 TERMS = ('cgcl_patch', 'cgcl_image', 'cgcl_patch_image')
 EACH = dict(patch=1.0, image=1.0, patch_image=1.0)
@@ -203,8 +202,7 @@ def _losses():
     return [CrossGranularityContrastiveLoss(weights=EACH, max_elements=100), TokenCLIPLoss()]
 
 
-def _rank(rank, folder, inputs, valid, results):
-    dist.init_process_group('gloo', init_method=f'file://{folder}/store', rank=rank, world_size=2)
+def _rank(rank, inputs, valid):
     part = slice(rank * 3, rank * 3 + 3)
     found = []
     for masked in (False, True):
@@ -215,9 +213,7 @@ def _rank(rank, folder, inputs, valid, results):
             losses = loss(*own, mask)
             sum(losses.values()).backward()
             found.append(({name: value.detach() for name, value in losses.items()}, own.grad))
-    results[rank] = found
-    dist.barrier()
-    dist.destroy_process_group()
+    return found
 
 
 def test_gathered_over_two_ranks_is_the_whole_batch(tmp_path):
@@ -226,20 +222,7 @@ def test_gathered_over_two_ranks_is_the_whole_batch(tmp_path):
     valid = torch.ones(6, 4, dtype=torch.bool)
     valid[4] = False
     valid[5, :2] = False
-    # fork: a spawned process would import everything again.
-    context = mp.get_context('fork')
-    with context.Manager() as manager:
-        results = manager.dict()
-        processes = [
-            context.Process(target=_rank, args=(rank, tmp_path, inputs, valid, results))
-            for rank in range(2)
-        ]
-        for process in processes:
-            process.start()
-        for process in processes:
-            process.join(60)
-            assert process.exitcode == 0
-        of_ranks = list(zip(results[0], results[1], strict=True))
+    of_ranks = list(zip(*run_ranks(_rank, tmp_path, inputs, valid), strict=True))
     expected = [(loss, mask) for mask in (None, valid) for loss in _losses()]
     for ((losses_a, grad_a), (losses_b, grad_b)), (loss, mask) in zip(
         of_ranks, expected, strict=True

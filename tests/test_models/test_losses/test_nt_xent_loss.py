@@ -5,11 +5,10 @@ import math
 
 import pytest
 import torch
-import torch.distributed as dist
-import torch.multiprocessing as mp
 
 from mmrsfm.errors import ConfigError
 from mmrsfm.models.losses import NTXentLoss
+from tests.ranks import run_ranks
 
 
 def written_out(first, second, temperature=0.5, eps=1e-8):
@@ -79,33 +78,17 @@ def test_refuses_what_divides_by_zero(arguments):
         NTXentLoss(**arguments)
 
 
-def _rank(rank, folder, views, results):
-    dist.init_process_group('gloo', init_method=f'file://{folder}/store', rank=rank, world_size=2)
+def _rank(rank, views):
     own = views[:, rank * 3 : rank * 3 + 3].clone().requires_grad_()
     loss = NTXentLoss(gather=True)(*own)
     loss.backward()
-    results[rank] = (loss.detach(), own.grad)
-    dist.barrier()
-    dist.destroy_process_group()
+    return loss.detach(), own.grad
 
 
 def test_gathered_over_two_ranks_is_the_whole_batch(tmp_path):
     """Losses and gradients, averaged over ranks as DistributedDataParallel does."""
     views = torch.randn(2, 6, 5)
-    # fork: a spawned process would import everything again.
-    context = mp.get_context('fork')
-    with context.Manager() as manager:
-        results = manager.dict()
-        processes = [
-            context.Process(target=_rank, args=(rank, tmp_path, views, results))
-            for rank in range(2)
-        ]
-        for process in processes:
-            process.start()
-        for process in processes:
-            process.join(60)
-            assert process.exitcode == 0
-        (loss_a, grad_a), (loss_b, grad_b) = results[0], results[1]
+    (loss_a, grad_a), (loss_b, grad_b) = run_ranks(_rank, tmp_path, views)
     whole = views.clone().requires_grad_()
     expected = NTXentLoss()(*whole)
     expected.backward()

@@ -6,8 +6,6 @@ import math
 import numpy as np
 import pytest
 import torch
-import torch.distributed as dist
-import torch.multiprocessing as mp
 from mmengine.config import Config
 from mmengine.optim import build_optim_wrapper
 from mmengine.structures import BaseDataElement
@@ -18,6 +16,7 @@ from mmrsfm.layers.modalities import check_dropout, drop_modality
 from mmrsfm.models.pretext.mars_terms import masked_pixel_loss, teacher_loss
 from mmrsfm.registry import MODELS
 from tests.parity import REPO
+from tests.ranks import run_ranks
 
 SIZE = (96, 64)
 UNITS = 3 * 2
@@ -556,9 +555,7 @@ def test_no_teacher_to_ask():
         model.teach(model.encode(images(), samples()))
 
 
-def _rank(rank, folder, results):
-    torch.set_num_threads(1)
-    dist.init_process_group('gloo', init_method=f'file://{folder}/store', rank=rank, world_size=2)
+def _rank(rank):
     model = DistributedDataParallel(build(modality_dropout=0.5).train())
     for step in range(2):
         inputs = images(2)
@@ -567,25 +564,12 @@ def _rank(rank, folder, results):
         model.zero_grad()
         losses = model(inputs, samples(2), mode='loss')
         model.module.parse_losses(losses)[0].backward()
-    results[rank] = {name: p.grad for name, p in model.named_parameters() if p.requires_grad}
-    dist.barrier()
-    dist.destroy_process_group()
+    return {name: p.grad for name, p in model.named_parameters() if p.requires_grad}
 
 
 def test_plain_distributed_data_parallel(tmp_path):
     """No parameter is waited for, whatever each rank lacks, and all have the same gradients."""
-    context = mp.get_context('fork')
-    with context.Manager() as manager:
-        results = manager.dict()
-        processes = [
-            context.Process(target=_rank, args=(rank, tmp_path, results)) for rank in range(2)
-        ]
-        for process in processes:
-            process.start()
-        for process in processes:
-            process.join(120)
-            assert process.exitcode == 0
-        first, second = results[0], results[1]
+    first, second = run_ranks(_rank, tmp_path)
     for name, gradient in first.items():
         assert gradient is not None, name
         torch.testing.assert_close(gradient, second[name])
