@@ -16,6 +16,7 @@ takes the scenes of the same name from both folders (or two files) and gives
 from __future__ import annotations
 
 import argparse
+import json
 import math
 import re
 import warnings
@@ -46,6 +47,8 @@ from mmrsfm.utils.progress import progress
 
 SENSORS = {'umbra': 'Umbra_patches', 'capella': 'Capella_patches'}
 SUFFIXES = ('.tif', '.tiff', '.jp2', '.vrt')
+# What a tile was cut with stands in its file, so that a run goes on with tiles of its own alone.
+_TAG = 'MMRSFM_CUT'
 # Two grids are one if their corners are closer than this, in pixels of the optical one.
 _ONE_GRID = 0.05
 
@@ -76,6 +79,19 @@ class Cut:
         if self.resampling not in Resampling.__members__:
             raise ConfigError(f'resampling is one of {list(Resampling.__members__)}')
 
+    def record(self, sar: str | Path) -> dict[str, Any]:
+        """What decides on the content of a tile, and on whether it is kept."""
+        listed = {
+            name: None if bands is None else list(bands)
+            for name, bands in (('optical', self.optical_bands), ('sar', self.sar_bands))
+        }
+        return {
+            'sar scene': Path(sar).name, 'size': self.size, 'optical_bands': listed['optical'],
+            'sar_bands': listed['sar'], 'sar_nodata': str(self.sar_nodata),
+            'amplitude': self.amplitude, 'resampling': self.resampling,
+            'min_valid': self.min_valid, 'min_valid_optical': self.min_valid_optical,
+        }  # fmt: skip
+
 
 @dataclass(frozen=True)
 class PairCounts:
@@ -98,9 +114,10 @@ def cut_pairs(
     Tiles are named after the optical scene and the row and column of their upper left pixel in it;
     those in the last row and column are moved back to end at the border. Pairs that are there
     already are kept, so that a stopped run goes on. A tile is kept if enough of it has data: of the
-    SAR image what is neither its no-data value (0 for integers without one) nor NaN, of the optical
-    one what is not no-data and not 0 in all bands. (The published tiles are 0.7 non-zero in the SAR
-    image; nothing is said about the optical one.)
+    SAR image what is neither its no-data value (0 for integers and complex numbers without one) nor
+    NaN, of the optical one what is not no-data and not 0 in all bands. (The published tiles are 0.7
+    non-zero in the SAR image; nothing is said about the optical one.) What counted as no data in
+    the SAR image is declared in its tiles, so that loaders take it for that too.
 
     Args:
         optical: Raster of any bands.
@@ -115,8 +132,8 @@ def cut_pairs(
             ``sar_nodata``, ``amplitude`` (of complex SAR images), ``compress``.
 
     Raises:
-        ConfigError: For options that contradict each other, or if the target holds tiles of another
-            cut.
+        ConfigError: For options that contradict each other, or if the target holds tiles of that
+            scene that were cut with others, or from another SAR scene.
         DataError: One of its subclasses with the path: no image, too small, complex values, no
             georeference, no common ground.
     """
@@ -141,11 +158,12 @@ def cut_pairs(
             for column in _starts(image.width, cut.size, cut.stride or cut.size)
         ]
         named = {f'{name}_{w.row_off:05d}_{w.col_off:05d}.tif': w for w in windows}
-        _refuse_other_cut(target, name, named, cut.size)
+        record = cut.record(sar)
+        _refuse_other_cut(target, name, named, record)
         kept = 0
         tiles = named.items()
         for tile, window in tiles if quiet else progress(tiles, f'{name}: tiles', len(named)):
-            kept += _cut_one(target, tile, window, (image, radar), nodata, cut)
+            kept += _cut_one(target, tile, window, (image, radar), nodata, cut, record)
     return PairCounts(kept, len(named) - kept)
 
 
@@ -174,8 +192,7 @@ def cut_folders(
         DatasetNotFoundError: A folder is missing or empty, or a scene has no partner.
         DataError: As of :func:`cut_pairs`.
     """
-    scenes = {path.stem: path for path in files_of(optical, *SUFFIXES)}
-    partners = {path.stem: path for path in files_of(sar, *SUFFIXES)}
+    scenes, partners = _by_name(optical), _by_name(sar)
     alone = sorted(set(scenes) ^ set(partners))
     if alone:
         path = scenes.get(alone[0]) or partners[alone[0]]
@@ -189,6 +206,15 @@ def cut_folders(
 
     names = list(scenes)
     return dict(zip(names, each(one, names, 'scenes', workers, quiet), strict=True))
+
+
+def _by_name(folder: str | Path) -> dict[str, Path]:
+    found: dict[str, Path] = {}
+    for path in files_of(folder, *SUFFIXES):
+        if path.stem in found:
+            raise ConfigError(f'{path} and {found[path.stem].name} would give tiles of one name')
+        found[path.stem] = path
+    return found
 
 
 def _open(path: str | Path) -> Any:
@@ -207,8 +233,8 @@ def _starts(length: int, size: int, stride: int) -> list[int]:
 
 def _aligned(stack: ExitStack, image: Any, radar: Any, cut: Cut, path: str) -> tuple[Any, float]:
     """The SAR image on the optical grid, and the value that stands for no data in it."""
-    dtype = np.dtype(radar.dtypes[0])
-    waves = np.issubdtype(dtype, np.complexfloating)
+    dtype = radar.dtypes[0]  # may be one that NumPy does not know: complex_int16
+    waves = dtype.startswith('complex')
     if waves and not cut.amplitude:
         raise BandMismatchError(
             f'complex values ({dtype}) are not imagery that a model can take',
@@ -217,7 +243,7 @@ def _aligned(stack: ExitStack, image: Any, radar: Any, cut: Cut, path: str) -> t
         )
     nodata = cut.sar_nodata if cut.sar_nodata is not None else radar.nodata
     if nodata is None:
-        nodata = 0.0 if np.issubdtype(dtype, np.integer) else math.nan
+        nodata = 0.0 if waves or np.issubdtype(dtype, np.integer) else math.nan
     if _on_one_grid(image, radar, cut, path):
         return radar, nodata
     if waves:
@@ -226,9 +252,9 @@ def _aligned(stack: ExitStack, image: Any, radar: Any, cut: Cut, path: str) -> t
             path=path,
             hint='Detect (take the amplitude) and geocode it first',
         )
-    left, bottom, right, top = rasterio.warp.transform_bounds(radar.crs, image.crs, *radar.bounds)
-    ours = image.bounds
-    if left >= ours.right or right <= ours.left or bottom >= ours.top or top <= ours.bottom:
+    theirs = rasterio.warp.transform_bounds(radar.crs, image.crs, *_box(radar))
+    ours = _box(image)
+    if any(theirs[k] >= ours[k + 2] or theirs[k + 2] <= ours[k] for k in (0, 1)):
         raise DataError(f'covers none of the ground of {image.name}', path=path)
     warped = WarpedVRT(
         radar, crs=image.crs, transform=image.transform, width=image.width, height=image.height,
@@ -237,28 +263,43 @@ def _aligned(stack: ExitStack, image: Any, radar: Any, cut: Cut, path: str) -> t
     return stack.enter_context(warped), nodata
 
 
+def _corners(source: Any) -> np.ndarray:
+    """x, y and 1 of the four corners of a grid, which may be turned, or have the south on top."""
+    w, h = source.width, source.height
+    pixels = np.array([[0, w, 0, w], [0, 0, h, h], [1, 1, 1, 1]], dtype=float)
+    return np.reshape(source.transform, (3, 3)) @ pixels
+
+
+def _box(source: Any) -> tuple[float, ...]:
+    """Least x and y, largest x and y."""
+    corners = _corners(source)[:2]
+    return (*corners.min(axis=1).tolist(), *corners.max(axis=1).tolist())
+
+
 def _on_one_grid(image: Any, radar: Any, cut: Cut, path: str) -> bool:
     if image.crs is None or radar.crs is None:
         if cut.same_grid and image.shape == radar.shape:
             return True
-        which = path if radar.crs is None else image.name
+        source, which = (radar, path) if radar.crs is None else (image, image.name)
+        hint = 'If both lie on the same grid, say same_grid=True (--same-grid)'
+        if source.gcps[0]:  # e.g. a Sentinel-1 product in the geometry of the sensor
+            hint = 'It has ground control points alone: geocode it first, with a height model'
         raise DataError(
             'has no coordinate reference system, by which the two images could be aligned'
             + (f' (and is {radar.shape}, not {image.shape} pixels)' if cut.same_grid else ''),
             path=which,
-            hint='If both lie on the same grid, say same_grid=True (--same-grid)',
+            hint=hint,
         )
     if image.shape != radar.shape or image.crs != radar.crs:
         return False
-    ours, theirs = (np.reshape(source.transform, (3, 3)) for source in (image, radar))
-    w, h = image.width, image.height
-    corners = np.array([[0, w, 0, w], [0, 0, h, h], [1, 1, 1, 1]], dtype=float)
-    moved = np.linalg.solve(ours, theirs @ corners) - corners
+    moved = np.linalg.solve(np.reshape(image.transform, (3, 3)), _corners(radar) - _corners(image))
     return bool(np.hypot(moved[0], moved[1]).max() < _ONE_GRID)
 
 
-def _refuse_other_cut(target: Path, scene: str, named: dict[str, Window], size: int) -> None:
-    """Raises for tiles of the same scene of another size or grid."""
+def _refuse_other_cut(
+    target: Path, scene: str, named: dict[str, Window], record: dict[str, Any]
+) -> None:
+    """Raises for tiles of the same scene of another size or grid, or cut with other options."""
     pattern = re.compile(re.escape(scene) + r'_\d{5,}_\d{5,}\.tif')
     there = [
         path
@@ -266,16 +307,18 @@ def _refuse_other_cut(target: Path, scene: str, named: dict[str, Window], size: 
         for path in sorted((target / kind).glob(f'{glob_safe(scene)}_*.tif'))
         if pattern.fullmatch(path.name)
     ]
-    stray = [path for path in there if path.name not in named]
-    if not stray and there:
-        with _open(there[0]) as tile:
-            if tile.shape != (size, size):
-                stray = there[:1]
-    if stray:
-        raise ConfigError(
-            f'{stray[0]} is a tile of {scene} of another size, stride or scene. Remove the tiles '
-            'of that scene, or name another target.'
-        )
+    if not there:
+        return
+    mend = 'Remove the tiles of that scene, or name another target.'
+    stray = next((path for path in there if path.name not in named), None)
+    if stray is not None:
+        raise ConfigError(f'{stray} is a tile of {scene} of another size, stride or scene. {mend}')
+    with _open(there[0]) as tile:
+        stored = json.loads(tile.tags().get(_TAG, '{}'))
+    other = [name for name, value in record.items() if stored.get(name, '?') != value]
+    if other:
+        was = ', '.join(f'{name}={stored.get(name, "unknown")}' for name in other)
+        raise ConfigError(f'{there[0]} was cut with other options ({was}). {mend}')
 
 
 def glob_safe(text: str) -> str:
@@ -284,7 +327,13 @@ def glob_safe(text: str) -> str:
 
 
 def _cut_one(
-    target: Path, tile: str, window: Window, sources: tuple[Any, Any], nodata: float, cut: Cut
+    target: Path,
+    tile: str,
+    window: Window,
+    sources: tuple[Any, Any],
+    nodata: float,
+    cut: Cut,
+    record: dict[str, Any],
 ) -> bool:
     """Writes one pair; returns whether it is kept."""
     image, radar = sources
@@ -303,9 +352,15 @@ def _cut_one(
     if (seen.all(axis=0) & (optical != 0).any(axis=0)).mean() < least:
         return False
     transform = image.window_transform(window)
-    _write(paths['rgb'], optical, image, image.nodata, transform, cut.optical_bands, cut.compress)
-    declared = radar.nodata if cut.sar_nodata is None else nodata
-    _write(paths['sar'], sar, image, declared, transform, cut.sar_bands, cut.compress, radar)
+    declared = radar.nodata if math.isnan(nodata) else nodata
+    grid = {'crs': image.crs, 'transform': transform}
+    for kind, array, source, value, bands in (
+        ('rgb', optical, image, image.nodata, cut.optical_bands),
+        ('sar', sar, radar, declared, cut.sar_bands),
+    ):
+        chosen = range(1, source.count + 1) if bands is None else bands
+        names = tuple(source.descriptions[band - 1] for band in chosen)
+        _write(paths[kind], array, names, record, cut.compress, nodata=value, **grid)
     return True
 
 
@@ -319,20 +374,15 @@ def _read(source: Any, bands: Sequence[int] | None, window: Window) -> np.ndarra
 def _write(
     path: Path,
     array: np.ndarray,
-    grid: Any,
-    nodata: float | None,
-    transform: Any,
-    bands: Sequence[int] | None,
+    names: tuple[str | None, ...],
+    record: dict[str, Any],
     compress: str | None,
-    source: Any = None,
+    **profile: Any,
 ) -> None:
     """Writes a tile under another name and renames it."""
-    source = grid if source is None else source
-    chosen = range(1, source.count + 1) if bands is None else bands
-    profile: dict[str, Any] = {
-        'driver': 'GTiff', 'count': len(array), 'dtype': array.dtype, 'crs': grid.crs,
-        'transform': transform, 'height': array.shape[1], 'width': array.shape[2],
-        'nodata': nodata, 'interleave': 'pixel',
+    profile |= {
+        'driver': 'GTiff', 'count': len(array), 'dtype': array.dtype, 'height': array.shape[1],
+        'width': array.shape[2], 'interleave': 'pixel',
     }  # fmt: skip
     if compress:
         profile['compress'] = compress
@@ -342,7 +392,8 @@ def _write(
     partial = path.with_name(f'.{path.name}.partial')
     with rasterio.open(partial, 'w', **profile) as out:
         out.write(array)
-        out.descriptions = tuple(source.descriptions[band - 1] for band in chosen)
+        out.descriptions = names
+        out.update_tags(**{_TAG: json.dumps(record)})
     partial.replace(path)
 
 
@@ -363,7 +414,7 @@ def main() -> None:
     parser.add_argument('--min-valid-optical', type=float, help='of an optical tile [the same]')
     parser.add_argument('--optical-bands', type=int, nargs='+', help='counted from 1 [all]')
     parser.add_argument('--sar-bands', type=int, nargs='+', help='counted from 1 [all]')
-    parser.add_argument('--sar-nodata', type=float, help="[the file's, else 0 for integers]")
+    parser.add_argument('--sar-nodata', type=float, help="[the file's; else 0, but for float]")
     parser.add_argument('--amplitude', action='store_true', help='of complex SAR images')
     parser.add_argument(
         '--same-grid', action='store_true', help='images without georeference are aligned'
@@ -378,7 +429,9 @@ def main() -> None:
     args['compress'] = None if args['compress'] == 'none' else args['compress']
     target = target / SENSORS[sensor] if sensor else target
     with errors_end_command():
-        refuse_source(target, [optical.parent, sar.parent])
+        for folder in (target, target / 'rgb', target / 'sar'):
+            refuse_source(folder, [optical.parent, sar.parent])
+            refuse_source(folder, [optical, sar])
         if optical.is_dir():
             counts = list(cut_folders(optical, sar, target, workers, **args).values())
         else:

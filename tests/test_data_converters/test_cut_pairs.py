@@ -73,7 +73,9 @@ def test_one_grid_is_copied(tmp_path, rgb, dtype):
             assert profile['dtype'] == ('uint8' if kind == 'rgb' else dtype)
             assert profile['crs'].to_epsg() == 32631
             assert profile['transform'] == from_origin(500000 + column, 4000000 - row, 1, 1)
-            assert profile['nodata'] is None
+            # What counts as no data is declared.
+            counts = kind == 'sar' and dtype != 'float32'
+            assert profile['nodata'] == (0 if counts else None)
 
 
 def test_sar_is_brought_to_the_optical_grid(tmp_path, rgb):
@@ -145,6 +147,47 @@ def test_a_stopped_run_goes_on(tmp_path, rgb):
             cut_pairs(rgb, sar, target, quiet=True, **options)
 
 
+@pytest.mark.parametrize(
+    'options',
+    [
+        {'optical_bands': [1]}, {'sar_bands': [1]}, {'sar_nodata': 3.0}, {'resampling': 'nearest'},
+        {'min_valid': 0.5}, {'min_valid_optical': 0.1}, {'amplitude': True},
+    ],
+)  # fmt: skip
+def test_tiles_of_other_options_are_not_taken_for_done(tmp_path, rgb, options):
+    sar = write(tmp_path / 'sar.tif', ramp())
+    target = tmp_path / 'out'
+    cut_pairs(rgb, sar, target, size=32, quiet=True)
+    (name,) = options
+    with pytest.raises(ConfigError, match=rf'was cut with other options \({name}='):
+        cut_pairs(rgb, sar, target, size=32, quiet=True, **options)
+    later = write(tmp_path / 'later.tif', ramp())
+    with pytest.raises(ConfigError, match=r'other options \(sar scene=sar\.tif\)'):
+        cut_pairs(rgb, later, target, size=32, quiet=True)
+    assert cut_pairs(rgb, sar, target, size=32, compress=None, quiet=True).kept == 12
+
+
+def test_a_tile_of_unknown_origin_is_not_taken_for_done(tmp_path, rgb):
+    sar = write(tmp_path / 'sar.tif', ramp())
+    write(tmp_path / 'out' / 'rgb' / 'scene_00000_00000.tif', np.ones((3, 32, 32), np.uint8))
+    with pytest.raises(ConfigError, match='size=unknown'):
+        cut_pairs(rgb, sar, tmp_path / 'out', size=32, quiet=True)
+
+
+def test_south_on_top(tmp_path, rgb):
+    values = read(rgb)[0]
+    upside = tmp_path / 'upside.tif'
+    with rasterio.open(
+        upside, 'w', driver='GTiff', count=3, dtype='uint8', height=70, width=100,
+        crs='EPSG:32631', transform=rasterio.Affine(1, 0, 500000, 0, 1, 4000000 - 70),
+    ) as out:  # fmt: skip
+        out.write(values[:, ::-1])
+    sar = write(tmp_path / 'sar.tif', ramp())
+    assert cut_pairs(upside, sar, tmp_path / 'out', size=64, quiet=True).kept == 4
+    array, _ = read(tmp_path / 'out' / 'sar' / 'upside_00000_00000.tif')
+    assert np.array_equal(array, ramp()[:, ::-1][:, :64, :64])
+
+
 def test_bands_and_complex_values(tmp_path, rgb):
     waves = (ramp() * (3 + 4j)).astype('complex64')
     sar = write(tmp_path / 'waves.tif', waves)
@@ -157,6 +200,17 @@ def test_bands_and_complex_values(tmp_path, rgb):
     shifted = write(tmp_path / 'shifted.tif', waves, left=500000.4)
     with pytest.raises(DataError, match='cannot be resampled'):
         cut_pairs(rgb, shifted, tmp_path / 'b', size=32, amplitude=True, quiet=True)
+    # A Sentinel-1 SLC holds complex integers, which NumPy has no type for; 0 is no data.
+    slc = tmp_path / 'slc.tif'
+    waves[:, :, :40] = 0
+    with rasterio.open(
+        slc, 'w', driver='GTiff', count=1, dtype='complex_int16', height=70, width=100,
+        crs='EPSG:32631', transform=from_origin(500000, 4000000, 1, 1),
+    ) as out:  # fmt: skip
+        out.write(np.clip(waves.real, 0, 3000) + 4j)
+    with pytest.raises(BandMismatchError, match='complex_int16'):
+        cut_pairs(rgb, slc, tmp_path / 'd', size=32, quiet=True)
+    cut_pairs(rgb, slc, tmp_path / 'd', size=64, amplitude=True, quiet=True)
     four = write(
         tmp_path / 'four.tif',
         np.repeat(ramp(), 4, axis=0) + np.arange(4, dtype='uint16')[:, None, None],
@@ -181,6 +235,14 @@ def test_unusable_scenes(tmp_path, rgb):
     small = write(tmp_path / 'small.tif', ramp(60), crs=None)
     with pytest.raises(DataError, match=r'\(60, 100\), not \(70, 100\)'):
         cut_pairs(rgb, small, tmp_path / 'out', size=32, same_grid=True)
+    points = [rasterio.control.GroundControlPoint(0, 0, 500000, 4000000)]
+    with rasterio.open(
+        tmp_path / 'grd.tif', 'w', driver='GTiff', count=1, dtype='uint16', height=70, width=100,
+        gcps=points, crs='EPSG:32631',
+    ) as out:  # fmt: skip
+        out.write(ramp())
+    with pytest.raises(DataError, match='control points alone: geocode it first'):
+        cut_pairs(rgb, tmp_path / 'grd.tif', tmp_path / 'out', size=32)
     far = write(tmp_path / 'far.tif', ramp(), left=600000.0)
     with pytest.raises(DataError, match=r'far\.tif: covers none of the ground of .*scene\.tif'):
         cut_pairs(rgb, far, tmp_path / 'out', size=32)
@@ -220,6 +282,10 @@ def test_folders_become_the_layout_of_mars16m(tmp_path, rgb):
     dataset = DATASETS.build(dict(type='mmrsfm.MaRS16M', data_root=str(root)))
     assert len(dataset) == 48
     assert dataset.get_data_info(0)['sensor'] == 'umbra'
+    write(tmp_path / 'sar' / 'b.tif', ramp())
+    with pytest.raises(ConfigError, match=r'b\.tiff and b\.tif would give tiles of one name'):
+        cut_folders(tmp_path / 'optical', tmp_path / 'sar', tmp_path / 'x', size=32)
+    (tmp_path / 'sar' / 'b.tif').unlink()
     second.unlink()
     with pytest.raises(DatasetNotFoundError, match=r'b\.tiff: has no scene of the same name'):
         cut_folders(tmp_path / 'optical', tmp_path / 'sar', tmp_path / 'x', size=32)
