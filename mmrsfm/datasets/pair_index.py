@@ -2,9 +2,9 @@
 """Which files of several folders belong together, kept in a file for large datasets.
 
 Listing the folders of a dataset of millions of files takes minutes on a network file system. The
-index holds the names, and the times of change of the folders, which every file that is added,
-removed or renamed alters. It says nothing of what the files hold, so that a file which is replaced
-by another of the same name needs no new index.
+index holds the names, which folders they are in, and the times of change of the folders, which
+every file that is added, removed or renamed alters. It says nothing of what the files hold, so that
+a file which is replaced by another of the same name needs no new index.
 """
 
 from __future__ import annotations
@@ -68,7 +68,7 @@ class PairIndex:
         incomplete: For each key of which files are missing, the modalities that it lacks.
         states: By modality, the folders that were listed, relative, and their times in ns.
         listed_at: When, in ns since the epoch.
-        rules: Text that says how files were matched.
+        rules: Text that says in which folders, and how, files were matched.
     """
 
     keys: list[str]
@@ -79,7 +79,7 @@ class PairIndex:
 
     def is_current(self, folders: Mapping[str, Path], rules: PairRules) -> bool:
         """Whether the folders are as they were when they were listed."""
-        if self.rules != repr(rules) or set(self.states) != set(folders):
+        if self.rules != _described(folders, rules) or set(self.states) != set(folders):
             return False
         for modality, states in self.states.items():
             for relative, changed in states.items():
@@ -138,7 +138,12 @@ def build_index(folders: Mapping[str, Path], rules: PairRules) -> PairIndex:
         missing = tuple(modality for modality, keys in found.items() if key not in keys)
         if missing:
             incomplete[key] = missing
-    return PairIndex(everything, incomplete, states, listed_at, repr(rules))
+    return PairIndex(everything, incomplete, states, listed_at, _described(folders, rules))
+
+
+def _described(folders: Mapping[str, Path], rules: PairRules) -> str:
+    # With the folders: those of two data sets may have been unpacked with one and the same time.
+    return repr(({name: str(folder) for name, folder in folders.items()}, rules))
 
 
 def load_index(
@@ -147,7 +152,8 @@ def load_index(
     """The index of groups of folders, from its file where that is current.
 
     With several processes the first one lists the folders and writes the file, whole or not at all;
-    the others wait and read it. One that cannot see that file lists the folders itself.
+    the others wait and read it. One that cannot see that file, or another one of that name, lists
+    the folders itself.
 
     Args:
         groups: For each group, from modality to folder.
@@ -170,15 +176,24 @@ def load_index(
                 outcome = [error]
             else:
                 _try_write(file, result)
+                outcome = [_times(result)]
+        else:
+            outcome = [_times(result)]
     if is_distributed():
         broadcast_object_list(outcome)
     if isinstance(outcome[0], DatasetNotFoundError):
         raise outcome[0]
     if result is None:
         result = read_index(file, groups, rules, trust=True)
+        if result is not None and _times(result) != outcome[0]:
+            result = None  # a file of an earlier run, on a disk that the first process does not see
     if result is None:
         result = [build_index(folders, rules) for folders in groups]
     return result
+
+
+def _times(result: Sequence[PairIndex]) -> list[int]:
+    return [one.listed_at for one in result]
 
 
 def _try_write(file: Path, result: Sequence[PairIndex]) -> None:
@@ -223,14 +238,14 @@ def read_index(
         file: The index file.
         groups: For each group, from modality to folder.
         rules: How files are matched.
-        trust: Do not compare the times: another process has just done so.
+        trust: Do not compare the times of the folders: another process has just done so.
     """
     try:
         lines = file.read_bytes().decode('utf-8', 'surrogateescape').split('\n')
         result, place = [], 0
         for folders in groups:
             head = json.loads(lines[place])
-            if head['format'] != FORMAT or head['rules'] != repr(rules):
+            if head['format'] != FORMAT or head['rules'] != _described(folders, rules):
                 return None
             rows = lines[place + 1 : place + 1 + head['count']]
             if len(rows) != head['count'] or '' in rows:

@@ -186,6 +186,19 @@ def test_the_index_is_made_again_when_files_change(root, tmp_path, scans):
     assert len(scans) == before + 1
 
 
+def test_the_index_of_other_folders_is_not_taken(root, tmp_path, scans):
+    # Archives give all their folders one time.
+    for kind in ('rgb', 'sar'):
+        touch(root / 'val' / kind / 'v.tif')
+    for folder in root.rglob('*'):
+        if folder.is_dir():
+            os.utime(folder, (1_600_000_000, 1_600_000_000))
+    file = str(tmp_path / 'index.txt')
+    assert len(make(root, index_file=file)) == 3
+    val = make(root, index_file=file, data_prefix=dict(rgb='val/rgb', sar='val/sar'))
+    assert names(val) == ['v.tif']
+
+
 def test_a_folder_that_has_just_changed_is_not_trusted(root, tmp_path, scans):
     # Within one tick of the file system's clock a second file leaves the time as it is.
     file = str(tmp_path / 'index.txt')
@@ -228,13 +241,23 @@ def test_other_ranks_read_what_the_first_wrote(root, tmp_path, scans, monkeypatc
     monkeypatch.setattr(pair_index, 'broadcast_object_list', sent.append)
     file = str(tmp_path / 'index.txt')
     make(root, index_file=file)
-    assert (len(scans), sent) == (1, [[None]])
+    assert len(scans) == 1
+    ((times,),) = sent
+
+    def received(outcome):
+        outcome[0] = times
+
+    monkeypatch.setattr(pair_index, 'broadcast_object_list', received)
     monkeypatch.setattr(pair_index, 'is_main_process', lambda: False)
     assert len(make(root, index_file=file)) == 3
     assert len(scans) == 1
     assert len(make(root, index_file=str(tmp_path / 'not_here.txt'))) == 3  # another file system
     assert len(scans) == 2
     assert not (tmp_path / 'not_here.txt').exists()
+    touch(root / 'rgb/e.tif', root / 'sar/e.tif')
+    times = [times[0] + 1]  # the first process has made its index anew, this disk holds an old one
+    assert len(make(root, index_file=file)) == 4
+    assert len(scans) == 3
 
     def failed(outcome):
         outcome[0] = DatasetNotFoundError('no such folder', path='there')
