@@ -28,7 +28,8 @@ class CrossModalRetrievalMetric(BaseMetric):
 
     For each ordered pair of modalities, named ``<query>_to_<found>/``: ``recall@<k>`` in percent,
     ``median_rank`` and ``mean_rank``, from 1; and once, ``chance/...``, which are those of a random
-    order, and ``places``. Samples that lack one of the two are left out, as query and as answer.
+    order, and ``places``. Samples that lack one of the modalities are left out, as query and as
+    answer, so that all numbers are of the same places.
 
     Args:
         modalities: Names of two or more; ``None``: those of the first sample.
@@ -89,22 +90,21 @@ class CrossModalRetrievalMetric(BaseMetric):
 
     def compute_metrics(self, results: list[dict[str, Tensor]]) -> dict[str, float]:
         """The numbers; see the class."""
+        names = list(results[0])
+        vectors = {name: torch.stack([one[name] for one in results]) for name in names}
+        known = torch.stack([torch.isfinite(one).all(1) for one in vectors.values()]).all(0)
+        places = int(known.sum())
+        if places < 2:
+            raise ConfigError(
+                f'CrossModalRetrievalMetric: {places} of {len(results)} samples have '
+                f'{" and ".join(names)}; at least two are needed'
+            )
+        if places < len(results):
+            left = len(results) - places
+            print_log(f'retrieval: {left} samples lack a modality, left out', logger='current')
         metrics: dict[str, float] = {}
-        places = 0
-        for query, found in permutations(results[0], 2):
-            a = torch.stack([one[query] for one in results])
-            b = torch.stack([one[found] for one in results])
-            both = torch.isfinite(a).all(1) & torch.isfinite(b).all(1)
-            places = int(both.sum())
-            if places < 2:
-                raise ConfigError(
-                    f'CrossModalRetrievalMetric: {places} of {len(results)} samples have {query} '
-                    f'and {found}; at least two are needed'
-                )
-            if places < len(results):
-                left = len(results) - places
-                print_log(f'{query} to {found}: {left} samples lack one of them', logger='current')
-            ranks = self.ranks(a[both], b[both])
+        for query, found in permutations(names, 2):
+            ranks = self.ranks(vectors[query][known], vectors[found][known])
             name = f'{query}_to_{found}'
             for k in self.topk:
                 metrics[f'{name}/recall@{k}'] = float((ranks <= k).double().mean()) * 100

@@ -68,6 +68,21 @@ def test_places_that_lack_a_modality_are_left_out():
         evaluate(vectors, other)
 
 
+def test_three_modalities_are_compared_over_the_same_places():
+    metric = METRICS.build(dict(type='mmrsfm.CrossModalRetrievalMetric', topk=(1,)))
+    vectors = torch.randn(6, 4)
+    samples = [{'features': dict.fromkeys(('rgb', 'sar', 'dem'), one)} for one in vectors]
+    samples[2]['features'] = {**samples[2]['features'], 'rgb': torch.full((4,), torch.nan)}
+    samples[5]['features'] = {**samples[5]['features'], 'dem': torch.full((4,), torch.nan)}
+    metric.process(None, samples)
+    found = metric.evaluate(6)
+    assert found['retrieval/places'] == 4
+    assert found['retrieval/chance/recall@1'] == 25
+    recalls = {name: found[name] for name in found if '_to_' in name and 'recall' in name}
+    assert len(recalls) == 6
+    assert set(recalls.values()) == {100.0}
+
+
 def test_what_cannot_be_compared():
     vectors = torch.randn(3, 4)
     with pytest.raises(ConfigError, match=r"asked for \['rgb', 'dem'\]"):
