@@ -7,6 +7,7 @@ written from the published descriptions of the sets and from real files, and imp
 mmrsfm, so that a wrong format does not pass because writer and reader share a mistake.
 """
 
+from .bigearthnet import make_bigearthnet_v1, make_bigearthnet_v1_zarr, make_bigearthnet_v2
 from .change_detection import (
     make_cdd,
     make_cdd_source,
@@ -44,6 +45,7 @@ from .segmentation import (
     make_spacenet_v1,
     make_spacenet_v1_source,
 )
+from .sen12_flood import make_flood_masks, make_sen12_flood, make_sen12_flood_source
 from .xview import make_xview, make_xview_source
 
 MAKERS = {
@@ -74,6 +76,11 @@ MAKERS = {
     'deepglobe': make_deepglobe,
     'sardet': make_sardet,
     'ubcv2': make_ubcv2,
+    'bigearthnet_v2': make_bigearthnet_v2,
+    'bigearthnet_v1': make_bigearthnet_v1,
+    'bigearthnet_v1_zarr': make_bigearthnet_v1_zarr,
+    'sen12_flood': make_sen12_flood,
+    'flood_masks': make_flood_masks,
 }
 
 SOURCES = {
@@ -91,6 +98,7 @@ SOURCES = {
     'cdd': make_cdd_source,
     'samrs': make_samrs_source,
     'scene_pairs': make_scene_pairs,
+    'sen12_flood': make_sen12_flood_source,
 }
 
 __all__ = [
