@@ -120,20 +120,21 @@ def drop_modality(
     Args:
         parts: From :func:`split_modalities`.
         chances: From :func:`check_dropout`.
-        draw: One number in [0, 1) for each sample, shape (B,).
+        draw: One number in [0, 1) for each sample, shape (B,), on any device.
 
     Returns:
         The modalities, of which some are missing in some samples.
     """
     present = torch.stack([part.present for part in parts.values()]).sum(dim=0)
-    draw = draw.to(present.device)
     below, lost = 0.0, {}
     for name, chance in chances.items():
         chosen = (draw >= below) & (draw < below + chance)
         below += chance
-        if name in parts:
+        # What was drawn on the CPU may be asked at no cost, and often nothing is lost.
+        if name in parts and (chosen.device.type != 'cpu' or chosen.any()):
             part = parts[name]
-            lost[name] = part.without(chosen & (present > part.present.long()))
+            other = present > part.present.long()
+            lost[name] = part.without(chosen.to(other.device) & other)
     return {**parts, **lost}
 
 

@@ -18,7 +18,13 @@ from mmengine.model import BaseModule, ModuleDict, ModuleList
 from torch import Tensor, nn
 
 from mmrsfm.errors import ConfigError
-from mmrsfm.layers.modalities import ModalityInput, check_modalities, split_modalities
+from mmrsfm.layers.modalities import (
+    ModalityInput,
+    check_dropout,
+    check_modalities,
+    drop_modality,
+    split_modalities,
+)
 from mmrsfm.registry import MODELS
 
 _OF_MODALITY = ('channels', 'backbone', 'out_channels')
@@ -100,7 +106,9 @@ class DualModalityBackbone(BaseModule):
         specs = _check_specs(modalities)
         self.modalities = check_modalities({n: spec['channels'] for n, spec in specs.items()})
         self.input_modalities = self._check_names(input_modalities)
-        self._dropout = self._check_dropout(modality_dropout)
+        each = isinstance(modality_dropout, Mapping)
+        droppable = self.modalities if each else self._of_input()
+        self._dropout = check_dropout(modality_dropout, droppable)
         common = dict(backbone or {})
         for key, value in (('frozen_stages', frozen_stages), ('with_cp', with_cp)):
             if value is not None:
@@ -141,18 +149,8 @@ class DualModalityBackbone(BaseModule):
             )
         return tuple(name for name in self.modalities if name in names)
 
-    def _check_dropout(self, dropout: float | Mapping[str, float]) -> dict[str, float]:
-        if isinstance(dropout, Mapping):
-            chances = {name: float(chance) for name, chance in dropout.items()}
-        else:
-            chances = dict.fromkeys(self.input_modalities, dropout / len(self.input_modalities))
-        unknown = set(chances) - set(self.modalities)
-        if unknown or min(chances.values(), default=0.0) < 0 or sum(chances.values()) > 1 + 1e-9:
-            raise ConfigError(
-                'modality_dropout is a probability in [0, 1], or one for each of some of '
-                f'{list(self.modalities)} with a sum up to 1, got {dropout!r}'
-            )
-        return {name: chance for name, chance in chances.items() if chance > 0}
+    def _of_input(self) -> dict[str, int]:
+        return {name: self.modalities[name] for name in self.input_modalities}
 
     def forward(self, *inputs: Tensor) -> tuple[Tensor, ...]:
         """Encodes images.
@@ -168,10 +166,9 @@ class DualModalityBackbone(BaseModule):
             ConfigError: If the channels are not those of the modalities.
         """
         images = inputs[0] if len(inputs) == 1 else torch.cat(inputs, dim=1)
-        taken = {name: self.modalities[name] for name in self.input_modalities}
-        parts = split_modalities(images, taken)
+        parts = split_modalities(images, self._of_input())
         if self.training and self._dropout and len(parts) > 1:
-            parts = self._drop(parts)
+            parts = drop_modality(parts, self._dropout, torch.rand(len(images)))
         wanted = _wanted(parts)
         encoded = {
             name: self._encode(name, part.image, wanted[name])
@@ -186,23 +183,10 @@ class DualModalityBackbone(BaseModule):
         if self.training and torch.is_grad_enabled():
             for name in parts:
                 if name not in encoded:
-                    outputs[0] = outputs[0] + self._nothing_of(name, parts[name].image)
+                    # To every map: a head may use any of them alone.
+                    nothing = self._nothing_of(name, parts[name].image)
+                    outputs = [output + nothing for output in outputs]
         return tuple(outputs)
-
-    def _drop(self, parts: dict[str, ModalityInput]) -> dict[str, ModalityInput]:
-        """Loses at most one modality of each image."""
-        first = next(iter(parts.values()))
-        draw = torch.rand(len(first.present))
-        below = 0.0
-        lost = {}
-        present = torch.stack([part.present for part in parts.values()]).sum(dim=0)
-        for name, chance in self._dropout.items():
-            chosen = (draw >= below) & (draw < below + chance)
-            below += chance
-            if name in parts and chosen.any():
-                other = present > parts[name].present.long()
-                lost[name] = parts[name].without(chosen.to(other.device) & other)
-        return {**parts, **lost}
 
     def _encode(self, name: str, image: Tensor, wanted: Tensor | None) -> tuple[Tensor, ...]:
         """Maps of one modality; 0 for images that are not wanted."""
@@ -286,8 +270,6 @@ def _check_specs(modalities: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
                 f'modality {name!r} needs channels, and may have backbone and out_channels; got '
                 f'{sorted(spec)}'
             )
-        if not str(name).isidentifier() or hasattr(ModuleDict, name):
-            raise ConfigError(f'{name!r} cannot be the name of a modality: choose a plain word')
         specs[name] = spec
     return specs
 

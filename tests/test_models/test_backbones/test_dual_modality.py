@@ -227,6 +227,14 @@ class TestTraining:
         if missing != slice(0, 4):
             assert all(not p.grad.any() for p in model.branches[absent].parameters())
 
+    @pytest.mark.parametrize('level', range(4))
+    def test_absent_and_a_head_on_one_map(self, level):
+        model, x = dual().train(), images()
+        x[:, 3:] = NAN
+        model(x)[level].square().mean().backward()
+        branch = model.branches['sar'].named_parameters()
+        assert [name for name, parameter in branch if parameter.grad is None] == []
+
     def test_dropout(self):
         model, x = dual(modality_dropout=dict(rgb=1.0)), images(8, size=(16, 16))
         alone = [m.detach() for m in model.eval().branches['sar'](x[:, 3:])]
@@ -257,6 +265,11 @@ class TestTraining:
         x[:, 3] = NAN
         model(x)
         assert [(name, wanted.min().item()) for name, wanted in seen] == [('rgb', 1.0)]
+
+    def test_dropout_of_what_is_not_in_the_input_says_nothing(self):
+        model = dual(modality_dropout=dict(rgb=1.0), input_modalities=['sar']).train()
+        x = images(channels=1)
+        close(model(x), model.branches['sar'](x))
 
     def test_unused_branches_are_not_trained(self):
         model = dual(input_modalities=['sar'], fusion=dict(mode='add', channels=4))
@@ -394,6 +407,7 @@ class TestFailures:
             ({'input_modalities': 'sar'}, 'some of'),
             ({'modality_dropout': 1.5}, 'probability'),
             ({'modality_dropout': {'dsm': 0.1}}, 'probability'),
+            ({'modality_dropout': {'dsm': 0.1}, 'input_modalities': ['sar']}, 'probability'),
         ],
     )
     def test_contradictions(self, changes, sentence):
