@@ -178,6 +178,18 @@ def test_training_lowers_the_loss_and_registers():
     assert after['rmse'] < before['rmse']
 
 
+def test_mixed_precision_leaves_the_head_alone():
+    torch.manual_seed(0)
+    maps = torch.randn(2, 1, 8, 6, 7)
+    head = MODELS.build(dict(type='mmrsfm.MatchingHead', min_confidence=0.0))
+    shift = torch.tensor([[1.0, 0, 5], [0, 1, -3], [0, 0, 1]])
+    plain = head.loss(*maps, [shift], 4), head.match(*maps[:, 0], 4)
+    with torch.autocast('cpu', torch.bfloat16):
+        found = head.loss(*maps, [shift], 4), head.match(*maps[:, 0], 4)
+    torch.testing.assert_close(found[0], plain[0], rtol=0, atol=0)
+    torch.testing.assert_close(found[1].target, plain[1].target, rtol=0, atol=0)
+
+
 def test_the_loss_is_that_of_the_dense_formula():
     torch.manual_seed(0)
     source, target = torch.randn(2, 1, 8, 6, 7, dtype=torch.float32)

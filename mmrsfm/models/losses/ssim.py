@@ -35,6 +35,13 @@ def structural_similarity(
         raise ConfigError(
             f'SSIM needs images of at least {window} pixels, got {x.shape[2]}x{x.shape[3]}'
         )
+    # The variances are small differences of squares: half precision has none of their digits.
+    with torch.autocast(x.device.type, enabled=False):
+        dtype = torch.promote_types(torch.promote_types(x.dtype, y.dtype), torch.float32)
+        return _similarity(x.to(dtype), y.to(dtype), data_range, window, sigma)
+
+
+def _similarity(x: Tensor, y: Tensor, data_range: float, window: int, sigma: float) -> Tensor:
     channels = x.shape[1]
     offsets = torch.arange(window, dtype=torch.float32, device=x.device) - window // 2
     kernel = torch.exp(-(offsets**2) / (2 * sigma**2))

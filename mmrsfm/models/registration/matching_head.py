@@ -115,6 +115,19 @@ class MatchingHead(BaseModule):
             ``loss_match`` (nats) and ``loss_refine`` (cells), means over all cells that have a
             partner; 0 where no cell of the batch has one.
         """
+        # Scores over a small temperature, and positions, need all digits: no half precision.
+        with torch.autocast(source.device.type, enabled=False):
+            return self._loss(source, target, homographies, stride, source_valid, target_valid)
+
+    def _loss(
+        self,
+        source: Tensor,
+        target: Tensor,
+        homographies: Sequence[Tensor],
+        stride: int,
+        source_valid: Tensor | None,
+        target_valid: Tensor | None,
+    ) -> dict[str, Tensor]:
         matching, distance = [], []
         maps = self._normalised(source), self._normalised(target)
         for number, homography in enumerate(homographies):
@@ -128,7 +141,7 @@ class MatchingHead(BaseModule):
                     matching.append(found[0])
                     distance.append(found[1])
         # No cell has a partner: still part of the graph, so that every parameter has a gradient.
-        nothing = (source.sum() + target.sum()).float() * 0.0
+        nothing = (source.float().sum() + target.float().sum()) * 0.0
         means = [
             torch.cat(parts).mean() if parts else nothing.clone() for parts in (matching, distance)
         ]
@@ -201,6 +214,17 @@ class MatchingHead(BaseModule):
         Returns:
             The matches; there may be none.
         """
+        with torch.autocast(source.device.type, enabled=False):
+            return self._match(source, target, stride, source_valid, target_valid)
+
+    def _match(
+        self,
+        source: Tensor,
+        target: Tensor,
+        stride: int,
+        source_valid: Tensor | None,
+        target_valid: Tensor | None,
+    ) -> Matches:
         maps, others = self._normalised(source[None])[0], self._normalised(target[None])[0]
         device = maps.device
         rows, keys = (
@@ -234,5 +258,4 @@ class MatchingHead(BaseModule):
 
     @staticmethod
     def _normalised(maps: Tensor) -> Tensor:
-        # float32: exp of cosines over a small temperature, and positions, need it.
         return F.normalize(maps.float(), dim=1)

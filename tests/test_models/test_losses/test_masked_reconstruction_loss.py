@@ -8,6 +8,7 @@ from mmrsfm.errors import ConfigError
 from mmrsfm.layers.patches import patchify
 from mmrsfm.models.losses import MaskedReconstructionLoss
 from mmrsfm.models.losses.masked_reconstruction_loss import POINTWISE, STRUCTURAL
+from mmrsfm.models.losses.ssim import structural_similarity
 
 KINDS = [*POINTWISE, *STRUCTURAL]
 
@@ -102,3 +103,15 @@ def test_errors_name_the_cause():
         MaskedReconstructionLoss('huber')
     with pytest.raises(ConfigError, match='at least 11 pixels'):
         MaskedReconstructionLoss('ssim', patch_size=8)(torch.rand(1, 1, 64), torch.rand(1, 1, 8, 8))
+
+
+def test_ssim_has_all_its_digits_in_mixed_precision():
+    generator = torch.Generator().manual_seed(0)
+    # Flat, with a little noise: the variances are far below what bfloat16 keeps of the squares.
+    x, y = 0.8 + 0.01 * torch.rand(2, 2, 3, 24, 24, generator=generator)
+    plain = structural_similarity(x, y)
+    with torch.autocast('cpu', torch.bfloat16):
+        torch.testing.assert_close(structural_similarity(x, y), plain, rtol=0, atol=0)
+    assert structural_similarity(x.double(), y.double()).dtype == torch.float64
+    mixed = structural_similarity(x, y.bfloat16())
+    assert mixed.dtype == torch.float32
