@@ -24,7 +24,6 @@ class HeightVisualizer(Visualizer):
         visualizer = dict(type='mmrsfm.HeightVisualizer', name='visualizer')
 
     Args:
-        name: Of the instance.
         name: Of the instance, which MMEngine keeps.
         unit: What stands at the scales.
         **kwargs: Of MMEngine's Visualizer.

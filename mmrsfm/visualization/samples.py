@@ -98,7 +98,8 @@ def draw_image(
     Args:
         sample: With ``img`` (H, W, C) and, where present, ``valid_mask`` and ``band_names``.
         bands: Three bands, or one, by name or one-based number; ``None`` takes natural colours
-            where the names tell them, else the first three.
+            where the names tell them, else the first three; of a sample that has no data in these
+            at all (a modality is missing), what it has.
         bgr: The image is in the order of OpenCV.
 
     Returns:
@@ -113,6 +114,12 @@ def draw_image(
     shown = image[..., chosen].astype(np.float32)
     if valid is not None:
         shown = np.where(valid[..., chosen], shown, np.nan)
+    if bands is None and not np.isfinite(shown).any():
+        known = np.isfinite(image) if valid is None else valid & np.isfinite(image)
+        left = np.flatnonzero(known.any(axis=(0, 1)))
+        if left.size:
+            chosen = (left[:3] if left.size >= 3 else left[[0, -1, 0]]).tolist()
+            shown = np.where(known[..., chosen], image[..., chosen], np.nan)
     if image.dtype == np.uint8:  # shown as it is: whoever made it has stretched it
         picture = np.nan_to_num(shown).astype(np.uint8)
     else:

@@ -73,6 +73,28 @@ def test_prediction_of_another_size_is_drawn_in_its_size(tmp_path):
     assert Image.open(tmp_path / '00000_big.png').size == (64, 48)
 
 
+def test_boxes_lie_on_the_image_as_it_was_read(tmp_path):
+    from mmdet.structures import DetDataSample
+    from mmdet.visualization import DetLocalVisualizer
+    from mmengine.structures import InstanceData
+
+    visualizer = DetLocalVisualizer()
+    visualizer.dataset_meta = {'classes': ('a',), 'palette': [(0, 255, 0)]}
+    hook = HOOKS.build(
+        dict(type='mmrsfm.VisualizationHook', enable=True, out_dir=str(tmp_path), bands=[4])
+    )
+    sample = DetDataSample(metainfo={'img_path': 'a.tif', 'ori_shape': (96, 128)})
+    sample.pred_instances = InstanceData(
+        bboxes=torch.tensor([[100.0, 60.0, 120.0, 90.0]]),
+        labels=torch.zeros(1, dtype=torch.long),
+        scores=torch.ones(1),
+    )
+    run(hook, visualizer, [([torch.zeros(4, 48, 64)], [sample])])  # half the size of the file
+    picture = np.asarray(Image.open(tmp_path / '00000_a.png').convert('RGB'))
+    assert picture.shape == (96, 128, 3)
+    assert picture[75, 97:103, 1].max() > 100  # the left edge of the box
+
+
 def test_classification_of_thirteen_bands(tmp_path):
     from mmpretrain.structures import DataSample
     from mmpretrain.visualization import UniversalVisualizer

@@ -116,3 +116,22 @@ def test_natural_colours_and_invalid_pixels():
     assert (samples.draw_image(sample, ['B08']) == 0).all()
     with pytest.raises(BandMismatchError, match='band B11'):
         samples.draw_image(sample, ['B11', 'B04', 'B03'])
+
+
+@pytest.mark.parametrize('how', ['mask', 'nan'])
+def test_a_sample_without_its_optical_image_shows_the_radar(how):
+    image = np.zeros((20, 30, 4), np.float32)
+    image[:, 15:, 3] = 7
+    sample = {'img': image, 'band_names': ('rgb1', 'rgb2', 'rgb3', 'sar')}
+    if how == 'nan':
+        image[..., :3] = np.nan
+        image[:5, :, 3] = np.nan
+    else:
+        sample['valid_mask'] = np.zeros(image.shape, bool)
+        sample['valid_mask'][5:, :, 3] = True
+    picture = samples.draw_image(sample)
+    assert (picture[5:, :15] == 0).all() and (picture[5:, 15:] == 255).all()
+    assert set(map(tuple, picture[:5].reshape(-1, 3))) == {(70, 0, 0), (255, 60, 60)}
+    # Asked for, the optical bands are shown, as they are.
+    assert (picture_of_nothing := samples.draw_image(sample, ['1', '2', '3'])).shape == (20, 30, 3)
+    assert set(map(tuple, picture_of_nothing.reshape(-1, 3))) == {(70, 0, 0), (255, 60, 60)}

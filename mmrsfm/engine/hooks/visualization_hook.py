@@ -117,7 +117,7 @@ class VisualizationHook(Hook):
             visualizer.add_datasample(name, picture, data_sample=sample, step=step, **options)
 
     def _picture(self, image: torch.Tensor, sample: Any) -> np.ndarray:
-        """The sample as uint8 RGB (H, W, 3), of the size of its predicted map if it has one."""
+        """The sample as uint8 RGB (H, W, 3), of the size that what is predicted refers to."""
         from mmcv.image import imresize
 
         from mmrsfm.visualization.samples import draw_image
@@ -127,8 +127,11 @@ class VisualizationHook(Hook):
         bgr = getattr(sample, 'scale', None) is None
         picture = draw_image(shown, self.bands, bgr)
         predicted = _either(sample, 'pred_sem_seg', 'pred_depth_map')
-        if predicted is not None and predicted.shape != picture.shape[:2]:
-            height, width = predicted.shape
+        size = picture.shape[:2] if predicted is None else predicted.shape
+        if getattr(sample, 'pred_instances', None) is not None:  # boxes: of the file
+            size = getattr(sample, 'ori_shape', size)[:2]
+        if tuple(size) != picture.shape[:2]:
+            height, width = size
             picture = imresize(picture, (width, height), interpolation='nearest')
         return picture
 
