@@ -67,3 +67,26 @@ def swin_layer_depth(name: str, depths: Sequence[int]) -> int:
         return sum(depths) + 1
     block = int(parts[3]) if parts[2] == 'blocks' else 0
     return 1 + sum(depths[: int(parts[1])]) + block
+
+
+def mixmim_layer_depth(name: str, depths: Sequence[int]) -> int:
+    """Depth of a parameter of MixMIM in mmpretrain's names.
+
+    Args:
+        name: Name of the parameter within the backbone, e.g. ``'layers.2.blocks.7.ln1.weight'``.
+        depths: Number of blocks of each stage.
+
+    Returns:
+        0 for patch embedding and position table. The blocks count from 1 through all stages; the
+        patch merging at the end of a stage lies as deep as the first block of the next one.
+        ``sum(depths) + 1`` for everything else (norms).
+    """
+    parts = name.split('.')
+    if parts[0] in ('patch_embed', 'absolute_pos_embed'):
+        return 0
+    if parts[0] != 'layers':
+        return sum(depths) + 1
+    stage = int(parts[1])
+    if parts[2] == 'blocks':
+        return 1 + sum(depths[:stage]) + int(parts[3])
+    return 1 + sum(depths[: stage + 1])
