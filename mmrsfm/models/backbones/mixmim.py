@@ -15,6 +15,7 @@ import torch
 import torch.nn.functional as F
 from mmengine.model.weight_init import trunc_normal_
 from mmpretrain.models.backbones import MixMIMTransformer
+from mmpretrain.models.utils import to_2tuple
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
@@ -49,8 +50,8 @@ class MixMIM(MixMIMTransformer):
       published loader does to a checkpoint), and the results remembered. Where windows don't divide
       a map it is padded; tokens and padding don't see each other.
     * The position table has rows and columns as published (mmpretrain exchanges them).
-    * A stage is cut into windows once, not in every block; what a mask keeps apart is found once for
-      each stage, and not where windows are no larger than its cells.
+    * A stage is cut into windows once, not in every block; what a mask keeps apart is found once
+      for each stage, and not where windows are no larger than its cells.
 
     Args:
         arch: ``'base'``, ``'large'``, ``'huge'``, ``'tiny'`` (for CPUs and tests), or a dict with
@@ -65,8 +66,8 @@ class MixMIM(MixMIMTransformer):
             of the last stage, for classification. Stages after the last one are kept, so that
             weights fit, but neither computed nor trained.
         final_norm: Whether the last stage is followed by the LayerNorm ``norm``, as published.
-        stage_norms: Whether the other maps are followed by LayerNorms ``norm0``, ``norm1`` ..., which
-            no pretraining has.
+        stage_norms: Whether the other maps are followed by LayerNorms (``norm0`` ...), which no
+            pretraining has.
         drop_path_rate: Stochastic depth of the last block, growing linearly from 0.
         with_cp: Whether to recompute each block in the backward pass to save memory.
         frozen_stages: -1: everything is trained; n >= 0: the patch embedding and the stages up to
@@ -76,7 +77,7 @@ class MixMIM(MixMIMTransformer):
     Attributes:
         out_channels: Number of channels of each map (of the vector, without ``out_indices``).
         out_strides: Stride of each map, in pixels.
-        mask_stride: Side of the cells of a mask, in pixels.
+        encoder_stride: Stride of the last stage, and side of the cells of a mask, in pixels.
 
     Raises:
         ConfigError: If the arguments contradict each other.
@@ -133,13 +134,14 @@ class MixMIM(MixMIMTransformer):
             drop_path_rate=drop_path_rate,
             init_cfg=init_cfg,
         )
+        self.img_size: Pair = to_2tuple(img_size)
         self.in_channels = in_channels
         self.window_size = limits
         self.pooled = out_indices is None
         self.out_indices = indices
         self.with_cp = with_cp
         self.frozen_stages = frozen_stages
-        self.mask_stride = self.patch_size * 2 ** (count - 1)
+        self.encoder_stride = self.patch_size * 2 ** (count - 1)
         windows = self.windows(self.patch_resolution)
         for stage, window in zip(self.layers, windows, strict=True):
             for block in stage.blocks:
@@ -272,7 +274,7 @@ class MixMIM(MixMIMTransformer):
 
         Args:
             x: Shape (B, C, H, W), any H and W.
-            mask: Cells of 32 x 32 pixels (``mask_stride``) of image i that are taken from image
+            mask: Cells of 32 x 32 pixels (``encoder_stride``) of image i that are taken from image
                 B - 1 - i instead (0: own, else: other), shape (ceil(H / 32), ceil(W / 32)), with
                 or without a first axis of length 1 or B. Tokens of the two don't see each other.
 
@@ -316,10 +318,10 @@ class MixMIM(MixMIMTransformer):
         if mask.ndim == 2:
             mask = mask[None]
         if mask.ndim != 3 or mask.shape[1:] != shape or mask.shape[0] not in (1, x.shape[0]):
+            side = self.encoder_stride
             raise ConfigError(
-                f'the mask has the shape {tuple(mask.shape)}: {x.shape[0]} images of this size need '
-                f'one value for each {self.mask_stride} x {self.mask_stride} pixels, {shape}, for '
-                'all of them or for each'
+                f'the mask has the shape {tuple(mask.shape)}: {len(x)} images of this size need '
+                f'one value for each {side} x {side} pixels, {shape}, for all of them or for each'
             )
         return mask != 0
 
