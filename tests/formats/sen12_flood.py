@@ -30,9 +30,10 @@ def make_sen12_flood_source(
     ``<folder>/<filename>_corrected_{VH,VV}.tif``: float32, linear power, longitude and latitude, a
     little more ground than the optical chip; 0 outside of the swath.
     ``<folder>/S2_<date>_B04.tif`` ...: uint16, UTM, 10 m, ``size`` x ``size``. The JSON has, by
-    number of the sequence, ``folder``, ``count``, ``geo``, and the images by number: ``date``, ``FLOODING``, ``FULL-DATA-COVERAGE``,
-    ``filename``, and ``orbit`` for radar. Once a place is flooded it stays so. ``sen12_train.csv``
-    and ``sen12_test.csv`` hold names of folders, one a line.
+    number of the sequence, ``folder``, ``count``, ``geo``, and the images by number: ``date``,
+    ``FLOODING``, ``FULL-DATA-COVERAGE``, ``filename``, and ``orbit`` for radar. Once a place is
+    flooded it stays so. ``sen12_train.csv`` and ``sen12_test.csv`` hold names of folders, one a
+    line.
 
     The sequences have four dates, the last two flooded; the second sequence none.
 
