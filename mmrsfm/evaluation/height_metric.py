@@ -13,7 +13,7 @@ import torch
 from mmengine.evaluator import BaseMetric
 from mmengine.logging import print_log
 
-from mmrsfm.errors import ConfigError, ImageSizeError
+from mmrsfm.errors import ConfigError, DataError, ImageSizeError
 from mmrsfm.registry import METRICS
 from mmrsfm.utils.geotiff import write_float_map
 
@@ -51,7 +51,7 @@ class HeightMetric(BaseMetric):
         valid_range: Lowest and highest height of a target that counts, in metres. NaN and
             infinities (no data) never do.
         output_dir: Write the predictions there as float32 GeoTIFF, named like the images.
-            (``tools/test.py --out DIR`` gives it.)
+            (``tools/test.py --out DIR`` gives it.) Two images of one name are an error.
         keep_results: Not used: metrics of mmseg know it, and ``tools/test.py`` gives it.
         collect_device: See :class:`mmengine.evaluator.BaseMetric`.
         prefix: See :class:`mmengine.evaluator.BaseMetric`.
@@ -84,6 +84,7 @@ class HeightMetric(BaseMetric):
         self.ground_height = ground_height
         self.valid_range = valid_range
         self.output_dir = output_dir
+        self._written: dict[Path, str] = {}
 
     def process(self, data_batch: Any, data_samples: Sequence[dict[str, Any]]) -> None:
         """Sums up the pixels of a batch.
@@ -114,6 +115,13 @@ class HeightMetric(BaseMetric):
             self.results.append(self.sums(predicted, target))
             if self.output_dir is not None:
                 file = Path(self.output_dir) / f'{Path(str(path)).stem}.tif'
+                if self._written.setdefault(file, str(path)) != str(path):
+                    raise DataError(
+                        f'its heights would overwrite those of {self._written[file]}, which has '
+                        'the same name',
+                        path=path,
+                        hint='Give the images names of their own',
+                    )
                 write_float_map(file, predicted.numpy(), str(path))
 
     def sums(self, predicted: torch.Tensor, target: torch.Tensor) -> np.ndarray:

@@ -113,6 +113,9 @@ def test_maps_are_written_on_the_grid_of_the_image(image, tmp_path):
             assert written.crs.to_epsg() == 32618
             assert written.transform == from_origin(500000, 4000000, 0.5, 0.5)
             np.testing.assert_array_equal(written.read(1), heights)
+    with pytest.raises(DataError, match='overwrite'):
+        other = tmp_path / 'other' / 'P_1.tif'
+        evaluate(one, sample(heights, heights, other), output_dir=str(tmp_path / 'metric'))
     with pytest.raises(DataError):
         HeightMapSubmission(out_dir=str(tmp_path / 'x')).process({}, [sample([[NAN]], path=image)])
 

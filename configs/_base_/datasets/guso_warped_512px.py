@@ -18,5 +18,6 @@ val_dataloader = dict(dataset=dict(pipeline=test_pipeline))
 test_dataloader = dict(dataset=dict(pipeline=test_pipeline))
 # Success below 3 pixels, errors count up to 5: the measure of the data's authors.
 val_evaluator = dict(type='mmrsfm.RegistrationMetric', threshold=3.0, cap=5.0)
-# The second writes the homographies: submission/ in the work folder, or tools/test.py --out.
-test_evaluator = [val_evaluator, dict(type='mmrsfm.RegistrationSubmission')]
+# The second writes the homographies: submission/ in the work folder, or tools/test.py --out; below the
+# names of two folders, part and modality, since names may come again in other parts.
+test_evaluator = [val_evaluator, dict(type='mmrsfm.RegistrationSubmission', folders=2)]

@@ -88,6 +88,19 @@ class SubmissionFolder:
         atomic_write(self.path / MANIFEST, json.dumps(content, indent=1).encode())
 
 
+def file_name(image: str | Path, suffix: str, folders: int = 0) -> str:
+    """The name of what is written for an image, relative to the folder of the submission.
+
+    Args:
+        image: Path of the image.
+        suffix: Of the file that is written.
+        folders: How many of the folders above the image stay part of the name.
+    """
+    path = Path(image)
+    above = path.parent.parts[-folders:] if folders else ()
+    return str(Path(*(part for part in above if part != path.anchor), f'{path.stem}{suffix}'))
+
+
 class Submission(BaseMetric):
     """Base of the metrics that write what a benchmark's server takes, and compute no score.
 

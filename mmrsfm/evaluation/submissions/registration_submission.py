@@ -6,14 +6,13 @@ from __future__ import annotations
 import csv
 import io
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from mmrsfm.engine.atomic_io import atomic_write
 from mmrsfm.errors import DataError
-from mmrsfm.evaluation.submissions.base import Submission
+from mmrsfm.evaluation.submissions.base import Submission, file_name
 from mmrsfm.registry import METRICS
 
 TABLE = 'registrations.csv'
@@ -32,11 +31,17 @@ class RegistrationSubmission(Submission):
 
     Args:
         out_dir: The folder, see :class:`mmrsfm.evaluation.submissions.base.Submission`.
+        folders: How many of the folders above an image stay part of the names of the files: for
+            images in several folders, some of the same name.
         **kwargs: ``collect_device``, ``collect_dir``, ``prefix``.
     """
 
     kind = 'homographies'
     default_prefix = 'homographies'
+
+    def __init__(self, out_dir: str | None = None, folders: int = 0, **kwargs: Any) -> None:
+        super().__init__(out_dir, **kwargs)
+        self.folders = folders
 
     def process(self, data_batch: Any, data_samples: Sequence[dict]) -> None:
         """Writes the homographies of one batch.
@@ -48,7 +53,7 @@ class RegistrationSubmission(Submission):
         for sample in data_samples:
             path = sample['img_path']
             found = bool(sample['registered'])
-            name = f'{Path(path).stem}.txt'
+            name = file_name(path, '.txt', self.folders)
             if found:
                 buffer = io.StringIO()
                 np.savetxt(buffer, np.asarray(sample['pred_homography']), fmt='%.17g')
@@ -75,7 +80,8 @@ class RegistrationSubmission(Submission):
                 raise DataError(
                     f'its homography overwrote that of {origin[name]}, which has the same name',
                     path=path,
-                    hint='Give the images names of their own',
+                    hint='Keep the names of some folders above them: RegistrationSubmission('
+                    'folders=1)',
                 )
         buffer = io.StringIO()
         table = csv.writer(buffer, lineterminator='\n')

@@ -13,7 +13,7 @@ import rasterio
 from rasterio.errors import NotGeoreferencedWarning
 
 from mmrsfm.errors import ConfigError, DataError
-from mmrsfm.evaluation.submissions.base import Submission
+from mmrsfm.evaluation.submissions.base import Submission, file_name
 from mmrsfm.registry import METRICS
 
 _TYPES = ('uint8', 'uint16', 'int16', 'float32')
@@ -31,6 +31,8 @@ class TranslationSubmission(Submission):
         out_dir: The folder, see :class:`mmrsfm.evaluation.submissions.base.Submission`.
         dtype: ``'uint8'``, ``'uint16'`` or ``'int16'``: values are rounded, and clipped to what it
             holds; or ``'float32'``.
+        folders: How many of the folders above an image stay part of the names of the files: for
+            images in several folders, some of the same name.
         **kwargs: ``collect_device``, ``collect_dir``, ``prefix``.
 
     Raises:
@@ -40,11 +42,18 @@ class TranslationSubmission(Submission):
     kind = 'translated images'
     default_prefix = 'translated_images'
 
-    def __init__(self, out_dir: str | None = None, dtype: str = 'uint8', **kwargs: Any) -> None:
+    def __init__(
+        self,
+        out_dir: str | None = None,
+        dtype: str = 'uint8',
+        folders: int = 0,
+        **kwargs: Any,
+    ) -> None:
         super().__init__(out_dir, **kwargs)
         if dtype not in _TYPES:
             raise ConfigError(f'TranslationSubmission: dtype={dtype!r} is not one of {_TYPES}')
         self.dtype = dtype
+        self.folders = folders
 
     def process(self, data_batch: Any, data_samples: Sequence[dict]) -> None:
         """Writes the images of one batch.
@@ -58,9 +67,9 @@ class TranslationSubmission(Submission):
             values = np.asarray(sample['pred_image'].detach().cpu())
             if not np.isfinite(values).all():
                 raise DataError('a value that is not finite is predicted', path=path)
-            target = self.folder / f'{Path(path).stem}.tif'
-            self._write(target, values, sample.get('geo') or {})
-            self.results.append((target.name, path))
+            name = file_name(path, '.tif', self.folders)
+            self._write(self.folder / name, values, sample.get('geo') or {})
+            self.results.append((name, path))
 
     def _write(self, path: Path, values: np.ndarray, geo: dict[str, Any]) -> None:
         if self.dtype != 'float32':
@@ -70,6 +79,7 @@ class TranslationSubmission(Submission):
         if geo.get('transform') is not None:
             where['transform'] = rasterio.Affine(*geo['transform'])
             where['crs'] = geo.get('crs')
+        path.parent.mkdir(parents=True, exist_ok=True)
         partial = path.with_name(path.name + '.partial')
         try:
             with warnings.catch_warnings():
@@ -101,7 +111,8 @@ class TranslationSubmission(Submission):
                 raise DataError(
                     f'its translation overwrote that of {origin[name]}, which has the same name',
                     path=image,
-                    hint='Give the images names of their own',
+                    hint='Keep the names of some folders above them: TranslationSubmission('
+                    'folders=1)',
                 )
         files = [self.folder / name for name in sorted(origin)]
         self.finish(files, f'{len(files)} images are in {self.folder}')
