@@ -140,15 +140,28 @@ class TestMultiModalSegDataset:
                 write_tif(tmp_path / 'sar' / f'{name}.tif', numbers(1))
         return tmp_path
 
-    def test_a_missing_partner(self, root):
+    def test_a_missing_partner(self, root, monkeypatch):
+        warnings = []
+        monkeypatch.setattr(
+            'mmrsfm.datasets.segmentation.multi_modal_seg_dataset.print_log',
+            lambda text, **_: warnings.append(text),
+        )
         with pytest.raises(DatasetNotFoundError, match=r'1 of 3 places lack files.*b \(sar\)'):
             self.make(root)
         assert [Path(s['img_path']).stem for s in self.make(root, on_missing='skip')] == ['a', 'c']
+        (warning,) = warnings
+        assert '1 of 3 places lack images' in warning
         kept = self.make(root, on_missing='keep', pipeline=[load(rgb=3, sar=1), *SEG])
         assert kept.get_data_info(1)['modality_paths']['sar'] is None
         assert not kept[1]['data_samples'].valid_mask[3].any()
         with pytest.raises(ConfigError, match='on_missing'):
             self.make(root, on_missing='guess')
+
+    def test_hidden_files_are_none(self, root):
+        for kind in ('rgb', 'sar', 'label'):  # what macOS leaves beside each file
+            (root / kind / '._a.tif').write_bytes(b'no image')
+        found = self.make(root, on_missing='keep')
+        assert [Path(one['img_path']).name for one in found] == ['a.tif', 'b.tif', 'c.tif']
 
     def test_lists_and_labels(self, root):
         (root / 'some.txt').write_text('c\n\na\n')

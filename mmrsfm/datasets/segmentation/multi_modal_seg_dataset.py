@@ -3,10 +3,12 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
+from mmengine.logging import print_log
 from mmseg.datasets import BaseSegDataset
 
 from mmrsfm.datasets.paired_modality_dataset import ON_MISSING
@@ -34,9 +36,10 @@ class MultiModalSegDataset(BaseSegDataset):
     Args:
         file_suffix: For each key of ``data_prefix`` what follows the name of a place in its files,
             or several such, of which the first that fits counts. A key that is not there has
-            ``'.tif'``.
-        on_missing: What to do with a place that lacks an image: ``'error'``; ``'skip'`` it;
-            ``'keep'``: the path of that modality is ``None``. One image at least it must have.
+            ``'.tif'``. Hidden files never count.
+        on_missing: What to do with a place that lacks an image: ``'error'``; ``'skip'`` it, and
+            say how many; ``'keep'``: the path of that modality is ``None``. One image at least it
+            must have.
         **kwargs: As of mmseg's BaseSegDataset. ``data_prefix`` as above; without ``seg_map_path``
             there are no labels. ``ann_file``: a text file with one name a line, which selects the
             places; otherwise all that have a label map, or without label maps, an image.
@@ -82,13 +85,14 @@ class MultiModalSegDataset(BaseSegDataset):
         modalities = [key for key in found if key != LABEL]
         names = self._choose(found)
         classes = self._metainfo.get('classes')
-        samples, lacking = [], []
+        samples, lacking, skipped = [], [], 0
         for name in names:
             paths = {key: found[key].get(name) for key in modalities}
             present = [path for path in paths.values() if path is not None]
             missing = [key for key, path in paths.items() if path is None]
             if missing and (self.on_missing != 'keep' or not present):
                 if self.on_missing == 'skip':
+                    skipped += 1
                     continue
                 lacking.append(f'{name} ({", ".join(missing)})')
                 continue
@@ -111,6 +115,13 @@ class MultiModalSegDataset(BaseSegDataset):
                 if lacking
                 else 'no place has images of all modalities',
                 self.data_root or '.',
+            )
+        if skipped:
+            print_log(
+                f'{type(self).__name__}: {skipped} of {len(names)} places lack images and are left '
+                'out',
+                logger='current',
+                level=logging.WARNING,
             )
         return samples
 
@@ -136,6 +147,8 @@ class MultiModalSegDataset(BaseSegDataset):
     def _scan(self, folder: Path, key: str) -> dict[str, str]:
         found: dict[str, str] = {}
         for path in sorted(folder.iterdir()):
+            if path.name.startswith('.'):
+                continue
             ending = next((end for end in self._endings[key] if path.name.endswith(end)), None)
             if ending is not None:
                 found.setdefault(path.name[: len(path.name) - len(ending)], str(path))

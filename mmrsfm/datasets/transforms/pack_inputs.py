@@ -57,8 +57,8 @@ class PackInputs(mmpretrain_transforms.PackInputs):
 
     Returns ``dict(inputs, data_samples)``: ``inputs`` (C, H, W) in the type of the image;
     ``data_samples`` an mmpretrain DataSample with, where present, the fields ``valid_mask`` (C, H,
-    W) bool, ``mask_noise`` (V, L) and ``scale_crop`` (4,), and ``band_names``, ``sensor`` and
-    ``scale`` among the meta information.
+    W) bool, ``mask_noise`` (V, L), ``modality_noise`` () and ``scale_crop`` (4,), and
+    ``band_names``, ``sensor`` and ``scale`` among the meta information.
 
     Args:
         input_key: Key of the image.
