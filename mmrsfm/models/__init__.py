@@ -1,6 +1,7 @@
 # Copyright (c) mmrsfm contributors. Licensed under the Apache License 2.0.
 from mmrsfm.models import (
     backbones,
+    classifiers,
     data_preprocessors,
     heads,
     losses,
@@ -12,6 +13,7 @@ from mmrsfm.models import (
 
 __all__ = [
     'backbones',
+    'classifiers',
     'data_preprocessors',
     'heads',
     'losses',

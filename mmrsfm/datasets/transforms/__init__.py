@@ -6,9 +6,11 @@ from mmrsfm.datasets.transforms.draw_mask_noise import DrawMaskNoise
 from mmrsfm.datasets.transforms.draw_scale_crop import DrawScaleCrop
 from mmrsfm.datasets.transforms.drop_modality import DropModality
 from mmrsfm.datasets.transforms.load_height_map import LoadHeightMap
+from mmrsfm.datasets.transforms.load_image_pair import LoadImagePair
 from mmrsfm.datasets.transforms.load_modalities import LoadModalities
 from mmrsfm.datasets.transforms.load_multi_band_image import LoadMultiBandImage
 from mmrsfm.datasets.transforms.load_seg_label import LoadSegLabel
+from mmrsfm.datasets.transforms.pack_image_pair import PackImagePair
 from mmrsfm.datasets.transforms.pack_inputs import PackInputs
 from mmrsfm.datasets.transforms.pad import Pad
 from mmrsfm.datasets.transforms.random_crop import RandomCrop
@@ -25,9 +27,11 @@ __all__ = [
     'DrawScaleCrop',
     'DropModality',
     'LoadHeightMap',
+    'LoadImagePair',
     'LoadModalities',
     'LoadMultiBandImage',
     'LoadSegLabel',
+    'PackImagePair',
     'PackInputs',
     'Pad',
     'RandomCrop',
