@@ -21,9 +21,10 @@ _PERCENTILES = (2.0, 98.0)
 
 @VISUALIZERS.register_module()
 class ReconstructionVisualizer(ModalityVisualizer):
-    """Image, masked image and prediction of each modality, beside each other.
+    """Image, masked image and prediction of each modality, beside each other; and weights.
 
-    For what :meth:`mmrsfm.MaRS.predict` returns: data samples with ``reconstruction``. Its
+    For what :meth:`mmrsfm.MaRS.predict` and :meth:`mmrsfm.SARWMixMAE.predict` return: data samples
+    with ``reconstruction``. Its
     arguments are those of :class:`~mmrsfm.visualization.modality_visualizer.ModalityVisualizer`.
     """
 
@@ -36,8 +37,8 @@ class ReconstructionVisualizer(ModalityVisualizer):
         found = getattr(sample, 'reconstruction', None)
         if found is None:
             raise ConfigError(
-                'ReconstructionVisualizer draws what mmrsfm.MaRS predicts; this data sample has no '
-                'reconstruction'
+                'ReconstructionVisualizer draws what mmrsfm.MaRS or mmrsfm.SARWMixMAE predicts; this '
+                'data sample has no reconstruction'
             )
         return beside(reconstruction_panels(found))
 
@@ -53,11 +54,14 @@ def reconstruction_panels(
     Args:
         reconstruction: For each modality ``image`` (C, H, W) with NaN where there are no data,
             ``pred`` (C, H, W) and ``mask`` (1, H, W), True where it was hidden; tensors or arrays.
+            Optional: ``weight`` (1, H, W), 0 where there are no data: how much each pixel weighs in
+            the loss.
         paste: Whether the prediction is shown in hidden and missing places alone, and around it the
             image.
 
     Returns:
-        Three panels a modality, each a title and uint8 (H, W, 3).
+        Three panels a modality, each a title and uint8 (H, W, 3); with weights a fourth, black for
+        the smallest weight of the image, white for the largest, which the title says.
     """
     panels = []
     for name, part in reconstruction.items():
@@ -72,7 +76,18 @@ def reconstruction_panels(
         masked = whole.copy()
         masked[hidden & ~missing] = _HIDDEN
         panels += [(name, whole), (f'{name}, masked', masked), (f'{name}, predicted', painted)]
+        if 'weight' in part:
+            panels.append(_weight_panel(name, _array(part['weight'])[..., 0]))
     return panels
+
+
+def _weight_panel(name: str, weight: np.ndarray) -> tuple[str, np.ndarray]:
+    known = weight > 0
+    low, high = (float(weight[known].min()), float(weight.max())) if known.any() else (0.0, 0.0)
+    grey = np.clip((weight - low) / max(high - low, 1e-6), 0, 1) * 255
+    panel = np.repeat(grey.round().astype(np.uint8)[..., None], 3, axis=2)
+    panel[~known] = _MISSING
+    return f'{name}, weight {low:.2f} to {high:.2f}', panel
 
 
 def draw_reconstructions(

@@ -6,6 +6,9 @@ from mmrsfm.models.losses.dice_loss import DiceLoss
 from mmrsfm.models.losses.masked_reconstruction_loss import MaskedReconstructionLoss
 from mmrsfm.models.losses.nt_xent_loss import NTXentLoss
 from mmrsfm.models.losses.regression_loss import RegressionLoss
+from mmrsfm.models.losses.sar_weighted_reconstruction_loss import (
+    SARWeightedReconstructionLoss,
+)
 from mmrsfm.models.losses.token_clip_loss import TokenCLIPLoss
 
 __all__ = [
@@ -14,5 +17,6 @@ __all__ = [
     'MaskedReconstructionLoss',
     'NTXentLoss',
     'RegressionLoss',
+    'SARWeightedReconstructionLoss',
     'TokenCLIPLoss',
 ]

@@ -136,7 +136,7 @@ class MaskedReconstructionLoss(nn.Module):
         target = patchify(images.float(), self.patch_size)
         ok = None if valid is None else patchify(valid, self.patch_size)
         if self.norm_pix:
-            target = _normalised(target, ok)
+            target = normalised_patches(target, ok)
         if self.kind in POINTWISE:
             return pointwise_loss(pred, target, self.kind, mask, ok)
         grid = patch_grid((images.shape[2], images.shape[3]), self.patch_size)
@@ -164,14 +164,30 @@ class MaskedReconstructionLoss(nn.Module):
         return 1 - structural_similarity(pred, target)
 
 
-def _normalised(target: Tensor, valid: Tensor | None) -> Tensor:
+def normalised_patches(target: Tensor, valid: Tensor | None) -> Tensor:
     """Each patch minus its mean, by the root of its unbiased variance, over its valid pixels."""
-    if valid is None:
-        variance, mean = torch.var_mean(target, dim=-1, keepdim=True)
-    else:
+    if valid is not None:
         target = target.where(valid, target.new_zeros(()))
+    mean, deviation = patch_statistics(target, valid)
+    return (target - mean) / deviation
+
+
+def patch_statistics(patches: Tensor, valid: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    """Mean, and root of the unbiased variance (plus 1e-6), of the valid numbers of each patch.
+
+    Args:
+        patches: Shape (B, L, N).
+        valid: Same shape, bool; ``None``: all.
+
+    Returns:
+        Two tensors of shape (B, L, 1).
+    """
+    if valid is None:
+        variance, mean = torch.var_mean(patches, dim=-1, keepdim=True)
+    else:
+        patches = patches.where(valid, patches.new_zeros(()))
         count = valid.sum(-1, keepdim=True)
-        mean = target.sum(-1, keepdim=True) / count.clamp(min=1)
-        squares = ((target - mean) * valid).square().sum(-1, keepdim=True)
+        mean = patches.sum(-1, keepdim=True) / count.clamp(min=1)
+        squares = ((patches - mean) * valid).square().sum(-1, keepdim=True)
         variance = squares / (count - 1).clamp(min=1)
-    return (target - mean) / (variance + EPS).sqrt()
+    return mean, (variance + EPS).sqrt()
