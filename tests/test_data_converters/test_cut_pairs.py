@@ -21,6 +21,7 @@ from mmrsfm.errors import (
     ImageSizeError,
 )
 from mmrsfm.registry import DATASETS
+from tests import formats
 
 REPO = Path(__file__).resolve().parents[2]
 pytestmark = pytest.mark.filterwarnings('ignore::rasterio.errors.NotGeoreferencedWarning')
@@ -289,6 +290,32 @@ def test_folders_become_the_layout_of_mars16m(tmp_path, rgb):
     second.unlink()
     with pytest.raises(DatasetNotFoundError, match=r'b\.tiff: has no scene of the same name'):
         cut_folders(tmp_path / 'optical', tmp_path / 'sar', tmp_path / 'x', size=32)
+
+
+def test_scenes_as_sensors_deliver_them(tmp_path):
+    """Drawn without knowledge of the converter: degrees and metres, declared no data and none."""
+    source = formats.make_scene_pairs(tmp_path / 'source')
+    counts = cut_folders(source / 'optical', source / 'sar', tmp_path / 'out', size=64, quiet=True)
+    assert set(counts) == {'scene_0', 'scene_1'}
+    assert counts['scene_0'].skipped and not counts['scene_1'].skipped  # the empty eighth
+    load = dict(type='mmrsfm.LoadModalities', modalities=dict(rgb=3, sar=1))
+    dataset = DATASETS.build(
+        dict(type='mmrsfm.PairedModalityDataset', data_root=str(tmp_path / 'out'), pipeline=[load])
+    )
+    assert len(dataset) == sum(one.kept for one in counts.values())
+    for scene in counts:
+        places = ([], [])
+        for sample in dataset:
+            image, name = sample['img'], Path(sample['img_path']).name
+            valid = sample.get('valid_mask', np.ones(image.shape, bool)).all(-1)
+            stands = image[..., :3].min(-1) > 115
+            if not name.startswith(scene) or stands.mean() < 0.05:
+                continue
+            for found, shift in zip(places, (0, 12), strict=True):
+                on = np.roll(stands, shift, axis=1) & valid
+                found.append(np.median(image[..., 3][on]) / np.median(image[..., 3][valid & ~on]))
+        # What is bright in the picture scatters, where it stands and not beside it.
+        assert np.median(places[0]) > 1.5 * np.median(places[1]), scene
 
 
 def test_no_warning_about_missing_georeference(tmp_path, recwarn):
