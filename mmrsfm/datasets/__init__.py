@@ -12,12 +12,14 @@ from mmrsfm.datasets.paired_modality_dataset import PairedModalityDataset
 from mmrsfm.datasets.resisc45 import RESISC45
 from mmrsfm.datasets.scene_folder_dataset import SceneFolderDataset
 from mmrsfm.datasets.scene_pair_dataset import ScenePairDataset
+from mmrsfm.datasets.sen12_flood import SEN12Flood
 from mmrsfm.datasets.tile_dataset import TileDataset
 from mmrsfm.datasets.uc_merced import UCMerced
 from mmrsfm.datasets.whu_rs19 import WHURS19
 
 __all__ = [
     'RESISC45',
+    'SEN12Flood',
     'WHURS19',
     'AddressedCollate',
     'AddressedDataset',
