@@ -10,8 +10,6 @@ backbone = dict(
     init_cfg=dict(
         type='mmrsfm.Pretrained',
         checkpoint='checkpoints/swinv2-base-w8_3rdparty_in1k-256px_20220803-8ff28f2b.pth',
-        layout='native',
-        allow_missing=['mask_token'],
         adapt='mean',
     ),
 )
