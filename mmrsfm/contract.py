@@ -107,6 +107,24 @@ class ImageryContract:
             return len(row['mean'])
         return None
 
+    def select(self, columns: Sequence[int]) -> ImageryContract:
+        """The contract of some of the bands.
+
+        Args:
+            columns: Their numbers, from 0, in the order wanted.
+        """
+        values: dict[str, Any] = {}
+        for name in _LISTS:
+            row = getattr(self, name)
+            if isinstance(row, tuple):
+                values[name] = tuple(row[column] for column in columns)
+        if self.sensors is not None:
+            values['sensors'] = {
+                name: {key: tuple(row[column] for column in columns) for key, row in rows.items()}
+                for name, rows in self.sensors.items()
+            }
+        return replace(self, **values)
+
     def differences(
         self, other: ImageryContract, ignore: Sequence[str] = ('licence',)
     ) -> dict[str, tuple[Any, Any]]:

@@ -16,8 +16,6 @@ model = dict(
     init_cfg=dict(
         type='mmrsfm.Pretrained',
         checkpoint='work_dirs/mars_swinv2-base_8xb16-amp-coslr-12e_mars16m-512px/epoch_12.pth',
-        # The run before had a SAR band more.
-        adapt=dict(ignore=['band_names', 'mean', 'std', 'sensor']),
     ),
 )
 train_dataloader = dict(batch_size=16)

@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
 from typing import Any
 
@@ -128,23 +128,10 @@ def _common_bands(
     if checkpoint.band_names is None or run.band_names is None:
         return checkpoint, run
     common = [name for name in run.band_names if name in checkpoint.band_names]
-    return _select(checkpoint, common), _select(run, common)
-
-
-def _select(contract: ImageryContract, names: Sequence[str]) -> ImageryContract:
-    assert contract.band_names is not None
-    columns = [contract.band_names.index(name) for name in names]
-    values: dict[str, Any] = {'band_names': tuple(names)}
-    for field in _BY_BAND:
-        row = getattr(contract, field)
-        if isinstance(row, tuple):
-            values[field] = tuple(row[column] for column in columns)
-    if contract.sensors is not None:
-        values['sensors'] = {
-            name: {key: [row[column] for column in columns] for key, row in rows.items()}
-            for name, rows in contract.sensors.items()
-        }
-    return replace(contract, **values)
+    return (
+        checkpoint.select([checkpoint.band_names.index(name) for name in common]),
+        run.select([run.band_names.index(name) for name in common]),
+    )
 
 
 def _short(value: Any) -> str:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from typing import Any
 
-from mmrsfm.checkpoints.branches import branches_of, take_part
+from mmrsfm.checkpoints.branches import branches_of, contract_of_branches, take_part
 from mmrsfm.checkpoints.layout import Layout, detect_layout, get_layout
 from mmrsfm.checkpoints.report import compact
 from mmrsfm.checkpoints.traits import CONTRACT_KEY, SOURCE_KEY, TRAITS_KEY
@@ -119,10 +119,15 @@ def export_checkpoint(
     meta: dict[str, Any] = {}
     stated = contract if contract is not None else found.meta.get(CONTRACT_KEY)
     if stated:
-        meta[CONTRACT_KEY] = ImageryContract.from_dict(stated).to_dict()
+        imagery = ImageryContract.from_dict(stated)
+        if contract is None and part is not None:
+            imagery = contract_of_branches(imagery, found.meta, [part.rpartition('.')[2]])
+        meta[CONTRACT_KEY] = imagery.to_dict()
+    if part is not None:
+        traits.pop('modalities', None)
     if style is not None:
         traits['norm_style'] = style
-    if new.name == 'mmrsfm' or traits.get('norm_style') == 'post':
+    if new.name == 'mmrsfm' or traits.get('norm_style') == 'post' or 'modalities' in traits:
         meta[TRAITS_KEY] = traits
     meta[SOURCE_KEY] = {
         'layout': old.name,

@@ -105,6 +105,7 @@ def load_pretrained(
         adaptation = Adaptation.parse(adapt)
         report = LoadReport(where, layout, found.steps, notes=found.notes, adaptation=adaptation)
         report.contract = _contract_of(found.meta, where)
+        offered = _offer(found.state, found.meta, layout, module, part, whole, report)
         if contract is not None:
             report.target = (
                 contract
@@ -113,8 +114,6 @@ def load_pretrained(
             )
             if report.contract is not None:
                 report.notes += check_contract(report.contract, report.target, adaptation, where)
-
-        offered = _offer(found.state, found.meta, layout, module, part, whole, report)
         offered, by_design = adopt(offered, module, whole, report)
         _check_norm_style(module, found.meta, report, where)
         target: dict[str, Tensor] = dict(module.state_dict(keep_vars=True))
@@ -171,7 +170,7 @@ def _offer(
     report.layout = chosen.name
     ours, report.unexpected = chosen.to_mmrsfm(state)
     ours = _without_idle(ours, chosen, module, report)
-    ours = choose_branch(ours, module, whole, part, report)
+    ours = choose_branch(ours, module, whole, part, report, meta)
     if whole:
         report.dropped += [key for key in ours if key.startswith('data_preprocessor.')]
         return {key: value for key, value in ours.items() if key not in report.dropped}

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from torch import nn
@@ -21,8 +22,8 @@ def describe_model(model: nn.Module) -> dict[str, Any]:
     Returns:
         ``mmrsfm_contract``: the contract of its data preprocessor, where it has one.
         ``mmrsfm_traits``: what the shapes of the weights don't tell: ``norm_style`` (weights of
-        post-norm blocks fit pre-norm ones, and are wrong there) and ``grid``, rows and columns of
-        the position table.
+        post-norm blocks fit pre-norm ones, and are wrong there), ``grid``, rows and columns of
+        the position table, and ``modalities``, names and numbers of channels in their order.
     """
     meta: dict[str, Any] = {}
     contract = getattr(getattr(model, 'data_preprocessor', None), 'contract', None)
@@ -36,5 +37,8 @@ def describe_model(model: nn.Module) -> dict[str, Any]:
     grid = getattr(backbone, 'patch_resolution', None)
     if grid is not None:
         traits['grid'] = [int(size) for size in grid]
+    modalities = getattr(model, 'modalities', None) or getattr(backbone, 'modalities', None)
+    if isinstance(modalities, Mapping):
+        traits['modalities'] = {str(name): int(count) for name, count in modalities.items()}
     meta[TRAITS_KEY] = traits
     return meta

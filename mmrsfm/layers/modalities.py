@@ -83,6 +83,23 @@ def check_modalities(modalities: Mapping[str, int]) -> dict[str, int]:
     return dict(modalities)
 
 
+def channel_columns(modalities: Mapping[str, int]) -> dict[str, tuple[int, ...]]:
+    """Numbers of the channels of each modality, where they all stand behind each other.
+
+    Models with a part for each modality state as ``input_columns`` (name of a submodule -> such
+    numbers, or ``None`` for one that sees no input) which bands each part sees, so that
+    :class:`mmrsfm.PretrainedGuardHook` compares weights with the imagery of their own part.
+
+    Args:
+        modalities: Number of channels of each, in their order.
+    """
+    columns, start = {}, 0
+    for name, channels in modalities.items():
+        columns[name] = tuple(range(start, start + channels))
+        start += channels
+    return columns
+
+
 def check_dropout(
     dropout: float | Mapping[str, float], modalities: Mapping[str, int]
 ) -> dict[str, float]:

@@ -13,6 +13,8 @@ from mmrsfm.engine.command_line import run_command
 from tests.parity import REPO
 from tests.test_checkpoints.test_layouts import assert_same, cross_scale, facebook_mae, timm_vit
 from tests.test_checkpoints.test_loading import vit
+from tests.test_checkpoints.test_mars_files import raw_checkpoint
+from tests.test_checkpoints.test_mars_files import released as released_encoder
 
 
 def command(name, *arguments):
@@ -64,6 +66,19 @@ def test_convert_to_ours_and_back_is_exact(released, tmp_path, capsys):
     # What it writes can be loaded.
     load_pretrained(vit(), ours)
     load_pretrained(vit(), back)
+
+
+def test_convert_one_encoder_of_several(tmp_path, capsys):
+    source, target = tmp_path / 'checkpoint-11.pth', tmp_path / 'sar.pth'
+    torch.save(raw_checkpoint(), source)
+    part = ('--part', 'backbone.branches.sar')
+    assert command('convert', source, target, '--to', 'mars_encoder', *part) == 0
+    assert 'mars_model' in capsys.readouterr().out
+    assert_same(read_checkpoint(target)['model'], released_encoder('sar'))
+    assert command('convert', source, tmp_path / 'x.pth', '--part', 'backbone.branches.lidar') != 0
+    shown = capsys.readouterr()
+    assert 'backbone.branches.sar' in shown.out + shown.err
+    assert not (tmp_path / 'x.pth').exists()
 
 
 def test_convert_to_timm_and_mmpretrain_names_what_has_no_place(released, tmp_path, capsys):

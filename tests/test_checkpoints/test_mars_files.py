@@ -1,13 +1,21 @@
 # Copyright (c) mmrsfm contributors. Licensed under the Apache License 2.0.
 """The files of MaRS, and those of SwinV2 that it starts from, in our backbones."""
 
+import re
 from argparse import Namespace
+from types import SimpleNamespace
 
 import pytest
 import torch
 from timm.models.swin_transformer_v2 import SwinTransformerV2 as TimmSwin
 
-from mmrsfm.checkpoints import export_checkpoint, load_pretrained, read_checkpoint
+from mmrsfm.checkpoints import (
+    describe_model,
+    export_checkpoint,
+    load_pretrained,
+    read_checkpoint,
+)
+from mmrsfm.engine.hooks import PretrainedGuardHook
 from mmrsfm.errors import CheckpointError, CheckpointReadError, ContractError, IncompleteLoadError
 from mmrsfm.registry import MODELS
 
@@ -300,3 +308,136 @@ def test_truncated_files_say_so(share, tmp_path):
     with pytest.raises(CheckpointReadError):
         load_pretrained(model, path)
     assert torch.equal(stem(model), before)
+
+
+# ---- what the bands of each encoder were
+
+
+BANDS = dict(
+    band_names=['R', 'G', 'B', 'SAR'], scale=1.0, gsd=0.35,
+    sensors=dict(
+        umbra=dict(mean=[80.0, 90, 70, 36], std=[60.0, 50, 55, 34]),
+        capella=dict(mean=[80.0, 90, 70, 2353], std=[60.0, 50, 55, 4327]),
+    ),
+)  # fmt: skip
+OPTICAL = dict(band_names=['R', 'G', 'B'], scale=1.0, mean=[80.0, 90, 70], std=[60.0, 50, 55])
+
+
+def preprocessor(**contract):
+    return dict(type='mmrsfm.MultiBandDataPreprocessor', **contract)
+
+
+@pytest.fixture
+def own(tmp_path):
+    """A file as a run of ours writes it."""
+    model = mars(data_preprocessor=preprocessor(**BANDS))
+    content = dict(state_dict=model.state_dict(), meta=describe_model(model))
+    assert content['meta']['mmrsfm_traits']['modalities'] == MODALITIES
+    return saved(content, tmp_path)
+
+
+def guarded(model):
+    """What the hook says before the first step of a run with this model."""
+    runner = SimpleNamespace(
+        _has_loaded=False, model=model, logger=SimpleNamespace(info=lambda _: None)
+    )
+    PretrainedGuardHook().before_train(runner)
+
+
+@pytest.mark.parametrize('part', ['backbone', 'backbone.branches.sar'])
+def test_an_encoder_knows_its_own_bands(own, part):
+    model = swin(in_channels=1)
+    sar = dict(band_names=['SAR'], sensor='umbra', mean=[36.0], std=[34.0])
+    report = load_pretrained(model, own, contract=sar, part=part)
+    assert report.contract.band_names == ('SAR',)
+    assert report.contract.sensors['capella']['std'] == (4327.0,)
+    assert report.contract.gsd == 0.35
+    with pytest.raises(ContractError, match=r"band_names: the checkpoint has \['SAR'\]"):
+        load_pretrained(model, own, contract=dict(band_names=['VV']), part=part)
+    with pytest.raises(ContractError, match='mean'):
+        load_pretrained(model, own, contract={**sar, 'sensor': 'capella'}, part=part)
+
+
+def test_an_exported_encoder_states_its_own_bands(own):
+    content = read_checkpoint(own)
+    for target in ('mmrsfm', 'timm'):
+        found = export_checkpoint(content, target, part='backbone.branches.rgb').content['meta']
+        assert found['mmrsfm_contract']['band_names'] == ['R', 'G', 'B']
+        assert found['mmrsfm_contract']['sensors']['umbra']['mean'] == [80.0, 90.0, 70.0]
+        assert 'modalities' not in found.get('mmrsfm_traits', {})
+    # The whole, in the names of the authors, still says which bands are whose.
+    whole = export_checkpoint(content, 'mars_model').content
+    assert whole['meta']['mmrsfm_contract']['band_names'] == BANDS['band_names']
+    report = load_pretrained(swin(in_channels=1), whole)
+    assert report.contract.band_names == ('SAR',)
+
+
+def test_branches_are_compared_with_the_bands_that_they_see(own, tmp_path):
+    """From the whole file, from single exported encoders, by name, and wrong ones."""
+    content = read_checkpoint(own)
+    sar = tmp_path / 'sar.pth'
+    torch.save(export_checkpoint(content, 'timm', part='backbone.branches.sar').content, sar)
+
+    def dual(imagery=BANDS, **of_sar):
+        init = dict(type='mmrsfm.Pretrained', checkpoint=str(own), part='backbone.branches.rgb')
+        branches = dict(
+            rgb=dict(channels=3, backbone=dict(init_cfg=init)),
+            sar=dict(channels=1, backbone=dict(init_cfg=dict(type='mmrsfm.Pretrained', **of_sar))),
+        )
+        model = MODELS.build(
+            dict(
+                type='mmpretrain.ImageClassifier',
+                backbone=dict(
+                    type='mmrsfm.DualModalityBackbone', backbone=SWIN, modalities=branches
+                ),
+                data_preprocessor=preprocessor(**imagery),
+            )
+        )
+        model.init_weights()
+        return model
+
+    guarded(dual(checkpoint=str(own), part='backbone.branches.sar'))
+    guarded(dual(checkpoint=str(sar)))
+    named = dict(adapt='by_name', contract=dict(band_names=['SAR']))
+    guarded(dual(checkpoint=str(sar), **named))
+    other = {**BANDS, 'band_names': ['R', 'G', 'B', 'VV']}
+    with pytest.raises(ContractError, match=r"\['SAR'\], this run \['VV'\]"):
+        guarded(dual(other, checkpoint=str(sar)))
+    with pytest.raises(ContractError, match=r"\['VV'\], this run \['SAR'\]"):
+        guarded(dual(checkpoint=str(sar), adapt='mean', contract=dict(band_names=['VV'])))
+
+
+def test_pretraining_compares_its_encoders_and_its_teacher(own):
+    init = dict(type='mmrsfm.Pretrained', checkpoint=str(own))
+    encoders = {
+        name: {**SWIN, 'init_cfg': {**init, 'part': f'backbone.branches.{name}'}}
+        for name in MODALITIES
+    }
+    model = mars(backbone=encoders, data_preprocessor=preprocessor(**BANDS))
+    model.init_weights()
+    guarded(model)
+    # Optical images alone go on from pairs.
+    optical = dict(modalities=dict(rgb=3), contrast=None, init_cfg=init)
+    model = mars(**optical, data_preprocessor=preprocessor(**OPTICAL))
+    model.init_weights()
+    guarded(model)
+    model = mars(
+        **optical, data_preprocessor=preprocessor(**{**OPTICAL, 'band_names': ['N', 'R', 'G']})
+    )
+    model.init_weights()
+    with pytest.raises(ContractError, match='band_names'):
+        guarded(model)
+
+
+@pytest.mark.parametrize(
+    ('part', 'message'),
+    [('teacher', 'whole ImageClassifier'), ('backbone.branches.lidar', "encoders: ['rgb', 'sar']")],
+)
+def test_a_part_that_a_whole_model_cannot_get(part, message):
+    model = MODELS.build(dict(type='mmpretrain.ImageClassifier', backbone=SWIN))
+    before = stem(model.backbone).clone()
+    with pytest.raises(IncompleteLoadError, match=re.escape(message)):
+        load_pretrained(model, raw_checkpoint(), part=part)
+    assert torch.equal(stem(model.backbone), before)
+    with pytest.raises(IncompleteLoadError, match='encoders of its own'):
+        load_pretrained(mars(), raw_checkpoint(), part='backbone.branches.rgb')

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from mmengine.hooks import Hook
@@ -25,7 +26,9 @@ class PretrainedGuardHook(Hook):
     * A module that names a checkpoint was loaded, and holds those numbers now: nothing initialised
       it again afterwards.
     * The imagery that the checkpoint was trained on agrees with that of the model's data
-      preprocessor (bands, sensor, scale, constants), or ``adapt`` says that it may differ.
+      preprocessor (bands, sensor, scale, constants), or ``adapt`` says that it may differ. Where a
+      part of the model sees some of the bands only (``input_columns`` of a module: name of a part
+      within it -> numbers of its bands, or ``None`` for none), with those.
 
     A run that resumes, or starts from ``load_from``, got its weights from there and is not checked.
     Under fully sharded data parallelism no rank holds whole weights: there only the imagery is
@@ -45,10 +48,13 @@ class PretrainedGuardHook(Hook):
         model = runner.model.module if is_model_wrapper(runner.model) else runner.model
         contract = getattr(getattr(model, 'data_preprocessor', None), 'contract', None)
         sharded = isinstance(runner.model, FullyShardedDataParallel)
+        columns = _by_part(model)
         for name, module in model.named_modules():
             if not sharded:
                 self._check_weights(name or 'model', module)
-            self._check_imagery(module, contract, runner)
+            imagery, used = _seen(contract, name, columns)
+            if used:
+                self._check_imagery(module, imagery, runner)
 
     def _check_weights(self, name: str, module: nn.Module) -> None:
         report = report_of(module)
@@ -96,3 +102,28 @@ class PretrainedGuardHook(Hook):
             return
         for line in check_contract(report.contract, contract, report.adaptation, report.source):
             runner.logger.info(f'{report.source}: allowed to differ: {line}')
+
+
+def _by_part(model: nn.Module) -> dict[str, Sequence[int] | None]:
+    """Names of the parts of a model that see some bands only, and which."""
+    return {
+        f'{name}.{part}' if name else part: columns
+        for name, module in model.named_modules()
+        for part, columns in getattr(module, 'input_columns', {}).items()
+    }
+
+
+def _seen(
+    contract: ImageryContract | None, name: str, columns: Mapping[str, Sequence[int] | None]
+) -> tuple[ImageryContract | None, bool]:
+    """The imagery that one module of the model gets, and whether it gets any."""
+    for part, own in columns.items():
+        if not f'{name}.'.startswith(f'{part}.'):
+            continue
+        if own is None:
+            return None, False
+        bands = None if contract is None else contract.num_bands
+        # Models that get one tensor an image state the bands of one.
+        if contract is not None and bands is not None and max(own) < bands:
+            return contract.select(own), True
+    return contract, True

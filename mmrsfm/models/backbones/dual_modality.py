@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from mmrsfm.errors import ConfigError
 from mmrsfm.layers.modalities import (
     ModalityInput,
+    channel_columns,
     check_dropout,
     check_modalities,
     drop_modality,
@@ -133,6 +134,8 @@ class DualModalityBackbone(BaseModule):
             in_channels = {name: found[level] for name, found in widths.items()}
             self.fusions.append(MODELS.build({**config, 'in_channels': in_channels}))
         self.out_channels = [one.out_channels for one in self.fusions]
+        columns = channel_columns({name: self.modalities[name] for name in self.input_modalities})
+        self.input_columns = {f'branches.{name}': columns.get(name) for name in self.modalities}
         for name in self.modalities:
             if name not in self.input_modalities:
                 for parameter in self._parameters_of(name):

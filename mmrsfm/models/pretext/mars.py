@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from mmrsfm.errors import ConfigError
 from mmrsfm.layers.modalities import (
     ModalityInput,
+    channel_columns,
     check_dropout,
     check_modalities,
     drop_modality,
@@ -178,8 +179,17 @@ class MaRS(BaseSelfSupervisor):
             raise ConfigError(f'teacher_modality={teacher_modality!r} is not one of {list(names)}')
         self.teacher: nn.Module | None = None
         if teacher is not None:
-            self.teacher = encoders.another(self.teacher_modality, teacher)
-            self.teacher.requires_grad_(False)
+            guide: Any = encoders.another(self.teacher_modality, teacher)
+            shape = (guide.out_channels[-1], guide.out_strides[-1])
+            if shape != (channels, stride):
+                raise ConfigError(
+                    f'the maps of the teacher have {shape[0]} channels and the stride {shape[1]}, '
+                    f'those of the encoders {channels} and {stride}: they must be alike'
+                )
+            self.teacher = guide.requires_grad_(False)
+        columns = channel_columns(names)
+        self.input_columns = {f'backbone.branches.{name}': own for name, own in columns.items()}
+        self.input_columns['teacher'] = columns[self.teacher_modality]
         self.contrast: nn.Module | None = None
         if contrast is not None:
             if len(names) < 2:

@@ -15,7 +15,12 @@ from mmpretrain.structures import DataSample
 from torch import Tensor, nn
 
 from mmrsfm.errors import ConfigError
-from mmrsfm.layers.modalities import ModalityInput, check_modalities, split_modalities
+from mmrsfm.layers.modalities import (
+    ModalityInput,
+    channel_columns,
+    check_modalities,
+    split_modalities,
+)
 from mmrsfm.models.pretext.views import packed, stack_valid
 from mmrsfm.models.registration.matching import Matches
 from mmrsfm.models.registration.robust_transform import TransformEstimate
@@ -76,6 +81,8 @@ class RegistrationModel(BaseModel):
                 'RegistrationModel registers two modalities, the first to the second; got '
                 f'{list(self.modalities)}'
             )
+        columns = channel_columns(self.modalities)
+        self.input_columns = {f'backbone.{name}': own for name, own in columns.items()}
         # MMEngine's, which initialises what is in it: torch's would leave init_cfg unread.
         self.backbone = ModuleDict()
         self.neck = ModuleDict()

@@ -12,7 +12,12 @@ from mmpretrain.structures import DataSample
 from torch import Tensor, nn
 
 from mmrsfm.errors import ConfigError
-from mmrsfm.layers.modalities import ModalityInput, check_modalities, split_modalities
+from mmrsfm.layers.modalities import (
+    ModalityInput,
+    channel_columns,
+    check_modalities,
+    split_modalities,
+)
 from mmrsfm.models.losses.ssim import structural_similarity
 from mmrsfm.models.pretext.views import stack_valid
 from mmrsfm.registry import MODELS
@@ -84,9 +89,9 @@ class ModalityTranslator(BaseModel):
         self.source, self.target = source, target
         self.ssim_weight = ssim_weight
         self.value_range = (float(low), float(high))
-        names = list(self.modalities)
-        first = sum(self.modalities[name] for name in names[: names.index(target)])
-        self._channels = slice(first, first + self.modalities[target])
+        columns = channel_columns(self.modalities)
+        self._channels = slice(columns[target][0], columns[target][-1] + 1)
+        self.input_columns = {'backbone': columns[source]}
         self.backbone = MODELS.build({'in_channels': self.modalities[source], **backbone})
         self.neck = None if neck is None else MODELS.build(neck)
         self.decoder = MODELS.build(

@@ -502,6 +502,7 @@ def test_published_sizes_and_decay(size, monkeypatch):
         (dict(backbone=dict(type='mmrsfm.SwinV2', arch=ARCH, final_norm=False)), 'final_norm'),
         (dict(teacher_modality='nir'), 'teacher_modality'),
         (dict(teacher_axis='image'), 'teacher_axis'),
+        (dict(teacher=dict(arch=dict(ARCH, embed_dims=16))), 'teacher have 128 channels'),
         (dict(mask_mode='random'), 'mask_mode'),
         (dict(mask_unit=30), 'mask_unit'),
         (dict(mask_ratio=1.0), 'mask_ratio'),
