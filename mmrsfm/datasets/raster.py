@@ -3,8 +3,8 @@
 
 ``read_raster`` is a pure function from a file to an array and what the file says about it. Formats
 are read by the library that reports damage most reliably: TIFF and JPEG 2000 by rasterio
-(windowed), TIFFs that GDAL does not understand by tifffile, ``.npy`` by memory map, JPEG and PNG by
-Pillow (GDAL and OpenCV decode a truncated PNG without an error).
+(windowed), TIFFs that GDAL does not understand by tifffile, ``.npy`` by memory map, arrays of Zarr
+stores by zarr, JPEG and PNG by Pillow (GDAL and OpenCV decode a truncated PNG without an error).
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from typing import Any
 
 import numpy as np
 
+from mmrsfm.datasets.zarr_array import is_zarr_array, read_zarr_array, zarr_image_shape
 from mmrsfm.errors import BandMismatchError, CorruptImageError, ImageNotFoundError, ImageSizeError
 
 PILLOW_SUFFIXES = ('.jpg', '.jpeg', '.png', '.bmp')
@@ -62,12 +63,14 @@ def read_raster(
     """Reads bands of one file.
 
     Args:
-        path: The file. GDAL's virtual paths (``/vsi...``, ``scheme://...``) go to rasterio.
+        path: The file, or the folder of a Zarr array. GDAL's virtual paths (``/vsi...``,
+            ``scheme://...``) go to rasterio.
         bands: Bands to read, by name or one-based number, in this order; ``None`` reads all.
         band_names: Names of all bands of the file, in its order; ``None`` takes the file's own.
         window: (row, column, height, width) in pixels; ``None`` reads the whole image.
         backend: ``'auto'`` chooses by suffix; or one of rasterio, tifffile, numpy, pillow.
-        npy_order: ``'HWC'`` or ``'CHW'``: the order of the axes of a three-dimensional ``.npy``.
+        npy_order: ``'HWC'`` or ``'CHW'``: the order of the axes of a three-dimensional ``.npy``
+            or Zarr array.
 
     Raises:
         ImageNotFoundError: The file is not there.
@@ -78,11 +81,13 @@ def read_raster(
     """
     name = str(path)
     virtual = name.startswith('/vsi') or '://' in name
-    if not virtual and not Path(name).is_file():
-        raise ImageNotFoundError('no such file', path=name)
-    reader = _choose(name, backend, virtual)
     request = _Request(name, bands, band_names, window, npy_order)
-    raster = reader(request)
+    if virtual or Path(name).is_file():
+        raster = _choose(name, backend, virtual)(request)
+    elif is_zarr_array(name):
+        raster = request.finish(read_zarr_array(name, npy_order))
+    else:
+        raise ImageNotFoundError('no such file', path=name)
     if np.iscomplexobj(raster.array):
         raise BandMismatchError(
             f'complex values ({raster.array.dtype}) are not imagery that a model can take',
@@ -366,6 +371,8 @@ def image_shape(path: str | Path) -> tuple[int, int]:
     from rasterio.errors import NotGeoreferencedWarning, RasterioError
 
     if Path(path).suffix.lower() not in ('.npy', *PILLOW_SUFFIXES):
+        if is_zarr_array(path):
+            return zarr_image_shape(path)
         with warnings.catch_warnings():
             warnings.simplefilter('ignore', NotGeoreferencedWarning)
             try:

@@ -4,6 +4,7 @@
 from mmrsfm.evaluation.cross_modal_retrieval_metric import CrossModalRetrievalMetric
 from mmrsfm.evaluation.height_metric import HeightMetric
 from mmrsfm.evaluation.knn_loop import KNNLoop
+from mmrsfm.evaluation.multi_label_ap_metric import MultiLabelAPMetric
 from mmrsfm.evaluation.nearest_neighbors import nearest_neighbors, vote
 from mmrsfm.evaluation.registration_metric import RegistrationMetric
 from mmrsfm.evaluation.submissions import (
@@ -26,6 +27,7 @@ __all__ = [
     'HeightMetric',
     'KNNLoop',
     'LoveDASubmission',
+    'MultiLabelAPMetric',
     'RegistrationMetric',
     'RegistrationSubmission',
     'TranslationMetric',

@@ -4,16 +4,20 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
 
 from mmrsfm.datasets.raster import Raster, Window, image_shape, read_raster
 from mmrsfm.datasets.transforms.geometry import resample_image
-from mmrsfm.errors import BandMismatchError, ImageSizeError
+from mmrsfm.errors import BandMismatchError, ImageNotFoundError, ImageSizeError
 
 
 def read_band_files(
-    paths: Sequence[str], names: tuple[str, ...] | None, window: Window | None
+    paths: Sequence[str],
+    names: tuple[str, ...] | None,
+    window: Window | None,
+    missing: str = 'error',
 ) -> Raster:
     """Reads single-band files of one scene and resamples them to the finest of them.
 
@@ -24,11 +28,17 @@ def read_band_files(
         names: Names of the bands.
         window: (row, column, height, width) in pixels of the finest grid; ``None`` reads
             everything.
+        missing: ``'error'``; ``'invalid'``: a band whose file is not there is NaN, as long as one
+            is there.
 
     Raises:
+        ImageNotFoundError: A file is not there.
         BandMismatchError: A file holds more than one band.
         ImageSizeError: The shapes do not belong to one scene.
     """
+    there = [path for path in paths if missing == 'error' or Path(path).exists()]
+    if len(there) < len(paths):
+        return _with_gaps(paths, there, names, window)
     rasters = []
     shapes = [image_shape(path) for path in paths]
     finest = max(shapes)
@@ -60,6 +70,24 @@ def read_band_files(
         first.geo,
         finest,
     )
+
+
+def _with_gaps(
+    paths: Sequence[str],
+    there: Sequence[str],
+    names: tuple[str, ...] | None,
+    window: Window | None,
+) -> Raster:
+    if not there:
+        raise ImageNotFoundError(f'no such file, nor any of the {len(paths)} bands', path=paths[0])
+    raster = read_band_files(there, None, window)
+    array = np.full((*raster.array.shape[:2], len(paths)), np.nan, np.float32)
+    at = [position for position, path in enumerate(paths) if path in there]
+    array[..., at] = raster.array
+    nodata: list[float | None] = [None] * len(paths)
+    for position, value in zip(at, raster.nodata, strict=True):
+        nodata[position] = value
+    return Raster(array, names, tuple(nodata), raster.mask, raster.geo, raster.full_shape)
 
 
 def _read_one(

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,7 +12,7 @@ from mmcv.transforms import BaseTransform
 
 from mmrsfm.datasets.raster import BACKENDS, Raster, read_raster
 from mmrsfm.datasets.transforms.geometry import fill_invalid
-from mmrsfm.errors import BandMismatchError, ConfigError, ImageSizeError
+from mmrsfm.errors import BandMismatchError, ConfigError, CorruptImageError, ImageSizeError
 from mmrsfm.registry import TRANSFORMS
 
 # Types that torch can collate and move; others are converted to float32.
@@ -25,7 +26,8 @@ class LoadMultiBandImage(BaseTransform):
     Required keys: ``img_path``: a file, or a list of files with one band each (for example the
     folder of a Sentinel-2 product), which may come at several resolutions: they are resampled
     (bilinear) to the finest. Optional: ``band_names`` (all bands of the file, from the dataset) and
-    ``window`` (row, column, height, width).
+    ``window`` (row, column, height, width); ``tile``: the number of a tile of ``img_path``, a
+    file of packed tiles (:class:`mmrsfm.PackedTileDataset`).
 
     Added keys: ``img`` (H, W, C), ``band_names`` (where known; otherwise absent), ``value_scale``
     and ``value_offset`` (``value = stored * scale + offset``; packed as ``scale``, a name that
@@ -49,6 +51,11 @@ class LoadMultiBandImage(BaseTransform):
         npy_order: ``'HWC'`` or ``'CHW'``, for ``.npy`` files.
         to_float32: False keeps the stored integers, which are 2 to 4 times smaller on their way
             to the device. With ``scale`` or ``offset`` the result is float32 in any case.
+        missing: What a file of a list that is not there is: an ``'error'``, or a band that is
+            wholly ``'invalid'`` (as long as one band is there).
+        max_invalid: Largest share of pixels, in [0, 1], that may be invalid in a band; above it the
+            sample is a :class:`CorruptImageError`, which the policy of the run (``raise`` or
+            ``skip``) deals with. 0: no NaN at all. ``None``: any share.
 
     Raises:
         DataError: One of its subclasses, with path and band: missing, corrupt, wrong bands, wrong
@@ -67,6 +74,8 @@ class LoadMultiBandImage(BaseTransform):
         expected_size: Sequence[int] | None = None,
         npy_order: str = 'HWC',
         to_float32: bool = True,
+        missing: str = 'error',
+        max_invalid: float | None = None,
     ) -> None:
         if backend not in BACKENDS:
             raise ConfigError(f'LoadMultiBandImage: backend must be one of {BACKENDS}')
@@ -78,6 +87,10 @@ class LoadMultiBandImage(BaseTransform):
             raise ConfigError('LoadMultiBandImage: bands and band_names are lists')
         if bands is not None and not len(bands):
             raise ConfigError('LoadMultiBandImage: bands names no band; None loads all')
+        if missing not in ('error', 'invalid'):
+            raise ConfigError("LoadMultiBandImage: missing must be 'error' or 'invalid'")
+        if max_invalid is not None and not 0 <= max_invalid <= 1:
+            raise ConfigError(f'LoadMultiBandImage: max_invalid is in [0, 1], got {max_invalid}')
         self.bands = None if bands is None else list(bands)
         self.band_names = None if band_names is None else tuple(band_names)
         self.scale = scale
@@ -88,13 +101,17 @@ class LoadMultiBandImage(BaseTransform):
         self.expected_size = None if expected_size is None else tuple(expected_size)
         self.npy_order = npy_order
         self.to_float32 = to_float32
+        self.missing = missing
+        self.max_invalid = max_invalid
 
     def transform(self, results: dict[str, Any]) -> dict[str, Any]:
         """Reads the image; see the class."""
         path = results['img_path']
         names = self.band_names or results.get('band_names')
         window: Any = results.get('window') or self.window
-        if isinstance(path, (list, tuple)):
+        if 'tile' in results:
+            raster = self._read_packed(results, names)
+        elif isinstance(path, (list, tuple)):
             raster = self._read_band_files(path, names, window)
             path = path[0]
         else:
@@ -110,6 +127,7 @@ class LoadMultiBandImage(BaseTransform):
         with np.errstate(over='ignore'):  # what float32 cannot hold is marked as invalid
             image = self._convert(image, path)
         if valid is not None:
+            self._check_invalid(valid, raster.band_names, path)
             image = fill_invalid(image, valid)
             results['valid_mask'] = valid
         results['img'] = image
@@ -124,6 +142,19 @@ class LoadMultiBandImage(BaseTransform):
         results['img_shape'] = results['ori_shape'] = image.shape[:2]
         return results
 
+    def _read_packed(self, results: dict[str, Any], names: Sequence[str] | None) -> Raster:
+        from mmrsfm.datasets.packed_tiles import open_packed
+        from mmrsfm.datasets.raster import select_bands
+
+        packed = open_packed(results['img_path'])
+        image = packed.read(results['tile'], results.get('verify_tile', True))
+        positions = select_bands(len(image), self.bands, names, results['img_path'])
+        if positions != list(range(len(image))):
+            image = image[positions]
+        chosen = None if names is None else tuple(names[i] for i in positions)
+        nodata = (None,) * len(positions)
+        return Raster(image.transpose(1, 2, 0), chosen, nodata, None, None, image.shape[1:])
+
     def _read_band_files(
         self, paths: Sequence[str], names: Sequence[str] | None, window: Any
     ) -> Raster:
@@ -132,7 +163,24 @@ class LoadMultiBandImage(BaseTransform):
 
         positions = select_bands(len(paths), self.bands, names, paths[0])
         chosen = None if names is None else tuple(names[i] for i in positions)
-        return read_band_files([paths[i] for i in positions], chosen, window)
+        return read_band_files([paths[i] for i in positions], chosen, window, self.missing)
+
+    def _check_invalid(
+        self, valid: np.ndarray, names: Sequence[str] | None, path: str | Path
+    ) -> None:
+        if self.max_invalid is None:
+            return
+        shares = 1 - valid.mean(axis=(0, 1))
+        worst = int(shares.argmax())
+        if shares[worst] > self.max_invalid:
+            raise CorruptImageError(
+                f'{shares[worst]:.1%} of the pixels are NaN, infinite or no data, at most '
+                f'{self.max_invalid:.1%} may be',
+                path=path,
+                band=worst + 1 if names is None else names[worst],
+                hint='LoadMultiBandImage(max_invalid=...) sets the limit; the run leaves such '
+                "samples out with on_error='skip'",
+            )
 
     def _find_valid(self, raster: Raster, path: str) -> np.ndarray | None:
         """(H, W, C) bool, or ``None`` where everything is valid."""
