@@ -21,9 +21,11 @@ from mmrsfm.checkpoints.kinship import adopt
 from mmrsfm.checkpoints.layout import Layout, StateDict, detect_layout, get_layout
 from mmrsfm.checkpoints.position import (
     Grid,
+    fit_bias_table,
     fit_distance_table,
     fit_table,
     grid_of_distances,
+    is_bias_table,
     is_distance_table,
     is_position_table,
     stated_grid,
@@ -270,6 +272,8 @@ def _fit_tables(
             )
         elif is_distance_table(name, offered[name]):
             offered[name], done = fit_distance_table(name, offered[name], target[name])
+        elif is_bias_table(name, offered[name]):
+            offered[name], done = fit_bias_table(name, offered[name], target[name], module)
         if done:
             report.resized[name] = done
 

@@ -55,6 +55,48 @@ def fit_distance_table(name: str, table: Tensor, wanted: Tensor) -> tuple[Tensor
     return resize_relative_table(table, wanted.shape[0]), done
 
 
+def is_bias_table(name: str, tensor: Tensor) -> bool:
+    """Whether an entry has a row for every distance between two tokens of a window."""
+    return name.rsplit('.', 1)[-1] == 'relative_position_bias_table' and tensor.ndim == 2
+
+
+def fit_bias_table(
+    name: str, table: Tensor, wanted: Tensor, module: nn.Module
+) -> tuple[Tensor, str | None]:
+    """Makes the position biases of a checkpoint fit the window of a module.
+
+    Only for modules that state their ``window``, as
+    :class:`mmrsfm.layers.table_attention.TableWindowAttention` does; others get what there is.
+
+    Args:
+        name: The table's name in ``module``.
+        table: The checkpoint's, shape ((2h - 1)(2w - 1), heads), of a square window if it does not
+            fit as it is.
+        wanted: The module's.
+        module: What is loaded into.
+
+    Returns:
+        The table, bicubic without corner alignment, and what was done to it (``None``: nothing).
+
+    Raises:
+        IncompleteLoadError: If the window of the checkpoint is not square.
+    """
+    window = getattr(module.get_submodule(name.rpartition('.')[0]), 'window', None)
+    same = table.shape[0] == wanted.shape[0] or table.shape[1] != wanted.shape[1]
+    if window is None or same:
+        return table, None
+    side = math.isqrt(table.shape[0])
+    if side * side != table.shape[0]:
+        raise IncompleteLoadError(
+            f'{name} has {table.shape[0]} distances in the checkpoint, {wanted.shape[0]} in the '
+            'module, and its windows are not square: build the module for the size of images that '
+            'the checkpoint was trained with (img_size)'
+        )
+    target = (2 * window[0] - 1, 2 * window[1] - 1)
+    resized = resize_table(table[None], (side, side), target, 0)[0]
+    return resized, f'{side}x{side} -> {target[0]}x{target[1]} distances, bicubic'
+
+
 def stated_grid(module: nn.Module, name: str) -> Grid | None:
     """Rows and columns that the owner of a table states.
 

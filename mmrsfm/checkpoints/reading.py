@@ -15,6 +15,7 @@ from typing import IO, Any
 
 import torch
 
+from mmrsfm.checkpoints import published
 from mmrsfm.checkpoints.inert import STAND_INS, RefusedContentError, settle
 from mmrsfm.checkpoints.scanning import NotACheckpointError, file_format, named_globals
 from mmrsfm.errors import CheckpointReadError, DigestMismatchError, UnsafeCheckpointError
@@ -48,6 +49,8 @@ def read_checkpoint(
         path: A local file, anything that :func:`mmrsfm.checkpoints.sources.locate` finds (a URL,
             ``torchvision://...``), or an open binary file.
         sha256: Digest that the file must have, whole or its first 8 or more hexadecimal digits.
+            Default: where the file has the name of one whose authors published its digest, that
+            (see :mod:`mmrsfm.checkpoints.published`).
         md5: The same for MD5, which some projects publish. It detects damage, not forgery.
         map_location: As in :func:`torch.load`.
         keep_config_text: Whether the text of the config that MMEngine stored is kept, under
@@ -73,6 +76,8 @@ def read_checkpoint(
     if not local.is_file():
         what = 'is a folder' if local.is_dir() else 'does not exist'
         raise CheckpointReadError(f'{local}: {what}; give the path of a checkpoint file')
+    if sha256 is None and md5 is None:
+        sha256 = published.SHA256.get(local.name)
     with local.open('rb') as file:
         return _read(file, str(local), sha256, md5, map_location, keep_config_text)
 

@@ -11,6 +11,7 @@ from mmrsfm.engine.loops import EpochTrainLoop, IterTrainLoop
 from mmrsfm.engine.optimizers import (
     BF16OptimWrapper,
     InternImageLayerDecayOptimWrapperConstructor,
+    MixMIMLayerDecayOptimWrapperConstructor,
     RVSALayerDecayOptimWrapperConstructor,
     SwinLayerDecayOptimWrapperConstructor,
 )
@@ -26,6 +27,7 @@ __all__ = [
     'InternImageLayerDecayOptimWrapperConstructor',
     'IterTrainLoop',
     'LogProcessor',
+    'MixMIMLayerDecayOptimWrapperConstructor',
     'PretrainedGuardHook',
     'RVSALayerDecayOptimWrapperConstructor',
     'SwinLayerDecayOptimWrapperConstructor',
