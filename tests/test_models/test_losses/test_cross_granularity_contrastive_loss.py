@@ -138,6 +138,38 @@ def test_a_swath_without_data_takes_no_part():
         torch.testing.assert_close(ours[name], value, rtol=0, atol=1e-12)
 
 
+def test_images_that_lack_different_places():
+    """Written out from lists of what each image has; one image has nothing."""
+    first, second = tokens()
+    valid = torch.rand(5, 6, generator=torch.Generator().manual_seed(3)) < 0.6
+    valid[2] = False
+    ours = CrossGranularityContrastiveLoss(weights=EACH, max_elements=50)(first, second, valid)
+    r = [F.normalize(x[v], dim=-1) for x, v in zip(first, valid, strict=True) if v.any()]
+    s = [F.normalize(x[v], dim=-1) for x, v in zip(second, valid, strict=True) if v.any()]
+    g_r, g_s = (torch.stack([x.mean(0) for x in one]) for one in (r, s))
+    image = torch.repeat_interleave(torch.tensor([len(x) for x in r]))
+    r, s = torch.cat(r), torch.cat(s)
+
+    def both_ways(a, b, scale):
+        target = torch.arange(len(a))
+        ways = (a @ b.T * scale, b @ a.T * scale)
+        return sum(F.cross_entropy(logits, target) for logits in ways) / 2
+
+    expected = dict(
+        cgcl_patch=both_ways(r, s, 10),
+        cgcl_image=both_ways(g_r, g_s, 20),
+        cgcl_patch_image=(
+            F.cross_entropy(r @ g_s.T / 0.07, image) + F.cross_entropy(s @ g_r.T / 0.07, image)
+        )
+        / 2,
+    )
+    for name, value in expected.items():
+        torch.testing.assert_close(ours[name], value, rtol=0, atol=1e-10)
+    inputs = [first, second]
+    for a, b in zip(gradients(ours, inputs), gradients(expected, inputs), strict=True):
+        torch.testing.assert_close(a, b, rtol=0, atol=1e-10)
+
+
 @pytest.mark.parametrize('kind', ['CrossGranularityContrastiveLoss', 'TokenCLIPLoss'])
 def test_no_pair_at_all_is_zero_and_part_of_the_graph(kind):
     inputs = tokens(dtype=torch.float32)
