@@ -35,7 +35,7 @@ class MaRS16M(PairedModalityDataset):
             reference code does, without a word.
 
     Raises:
-        ConfigError: For an unknown sensor.
+        ConfigError: For an unknown sensor, or folders outside of those of the sensors.
         DatasetNotFoundError: With the layout that is expected.
     """
 
@@ -57,7 +57,13 @@ class MaRS16M(PairedModalityDataset):
         """The sensors, and for each the folder of each modality."""
         root = Path(self.data_root or '.')
         # data_prefix holds paths below data_root by now.
-        below = {name: Path(path).relative_to(root) for name, path in self.data_prefix.items()}
+        below = {}
+        for name, path in self.data_prefix.items():
+            if not Path(path).is_relative_to(root):
+                raise ConfigError(
+                    f'MaRS16M: data_prefix names folders below those of the sensors, got {path}'
+                )
+            below[name] = Path(path).relative_to(root)
         return [
             (sensor, {name: root / self.folders[sensor] / path for name, path in below.items()})
             for sensor in self.sensors

@@ -335,6 +335,10 @@ def test_mars16m_of_one_sensor_and_without_its_layout(mars, tmp_path):
     assert one.get_data_info(0)['sensor'] == 'capella'
     with pytest.raises(ConfigError, match='sensors are some of'):
         DATASETS.build(dict(type='mmrsfm.MaRS16M', data_root=str(mars), sensors=['iceye']))
+    with pytest.raises(ConfigError, match='below those of the sensors, got /else/rgb'):
+        DATASETS.build(
+            dict(type='mmrsfm.MaRS16M', data_root=str(mars), data_prefix=dict(rgb='/else/rgb'))
+        )
     (mars / 'Umbra_patches' / 'sar').rename(mars / 'moved')
     with pytest.raises(DatasetNotFoundError, match=r"'sar'.*Expected: \{Umbra,Capella\}_patches"):
         DATASETS.build(dict(type='mmrsfm.MaRS16M', data_root=str(mars)))
