@@ -13,7 +13,11 @@ backbone = dict(
     ),
 )
 channels = [128, 256, 512, 1024]
-# Not in the published fine-tunings, which have one learning rate for all layers.
+# Not in the published fine-tunings, which have one learning rate for all layers. For a task's config:
+# optim_wrapper = _base_.layer_decay; where the schedule has a paramwise_cfg (EarthMiss, DFC25) instead
+# optim_wrapper = dict(
+#     constructor=_base_.layer_decay.constructor,
+#     paramwise_cfg=dict(_delete_=True, **_base_.layer_decay.paramwise_cfg))
 layer_decay = dict(
     constructor='mmrsfm.SwinLayerDecayOptimWrapperConstructor',
     paramwise_cfg=dict(depths=[2, 2, 18, 2], layer_decay_rate=0.9),

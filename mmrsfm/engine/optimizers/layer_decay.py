@@ -66,7 +66,7 @@ class LayerDecayOptimWrapperConstructor(DefaultOptimWrapperConstructor):
         if unknown:
             raise ConfigError(
                 f'paramwise_cfg of {type(self).__name__}: unknown {sorted(unknown)}; known are '
-                f'{sorted(known)}'
+                f'{sorted(known)}. paramwise_cfg=dict(_delete_=True, ...) drops those of a schedule'
             )
         rate = self.paramwise_cfg.get('layer_decay_rate')
         if not isinstance(rate, (int, float)) or not 0 < rate <= 1:
