@@ -79,10 +79,25 @@ def test_dist_train_resumed_and_dist_test(tmp_path):
 
 
 @pytest.mark.parametrize('gpus', [[], ['two'], ['0']])
-def test_wrong_use_of_the_script(tmp_path, gpus):
-    code, output = run(['bash', REPO / 'tools/dist_train.sh', 'toy.py', *gpus], tmp_path)
+@pytest.mark.parametrize('launcher', ['dist', 'mpi'])
+def test_wrong_use_of_the_script(tmp_path, launcher, gpus):
+    code, output = run(['bash', REPO / f'tools/{launcher}_train.sh', 'toy.py', *gpus], tmp_path)
     assert code == 2, output
     assert 'GPUS' in output
+    rest = ['checkpoint.pth', *gpus]
+    code, output = run(['bash', REPO / f'tools/{launcher}_test.sh', 'toy.py', *rest], tmp_path)
+    assert code == 2, output
+    assert 'GPUS' in output
+
+
+def test_mpi_where_there_is_none(tmp_path):
+    # All that the script needs but mpirun.
+    for name in ('dirname', 'bash'):
+        (tmp_path / name).symlink_to(shutil.which(name))
+    script = ['bash', REPO / 'tools/mpi_train.sh', 'toy.py', '2']
+    code, output = run(script, tmp_path, PATH=str(tmp_path))
+    assert code == 2, output
+    assert 'mpirun is not installed' in output
 
 
 def _free_port():
@@ -93,20 +108,19 @@ def _free_port():
 
 def test_mpi(tmp_path):
     config = write_ranked_config(tmp_path)
-    command = [
-        sys.executable, REPO / 'tools/train.py', config, '--work-dir', tmp_path / 'w',
-        '--launcher', 'mpi', '--cfg-options', 'train_cfg.max_epochs=1',
-    ]  # fmt: skip
+    options = ['--work-dir', tmp_path / 'w', '--cfg-options', 'train_cfg.max_epochs=1']
     if shutil.which('mpirun'):
-        mpirun = ['mpirun', '-n', '2', '--oversubscribe', '--bind-to', 'none']
         code, output = run(
-            [*mpirun, *command],
+            ['bash', REPO / 'tools/mpi_train.sh', config, '2', *options],
             tmp_path,
+            MPIRUN_ARGS='--oversubscribe',
             OMPI_ALLOW_RUN_AS_ROOT='1',
             OMPI_ALLOW_RUN_AS_ROOT_CONFIRM='1',
         )
         assert code == 0, output
     else:  # tests/slurm/setup.sh installs it; here its variables are set by hand
+        script = [sys.executable, REPO / 'tools/train.py', config]
+        command = [*script, *options, '--launcher', 'mpi']
         port = str(_free_port())
         processes = [
             subprocess.Popen(
