@@ -208,8 +208,11 @@ class PairedModalityDataset(BaseDataset):
         if not source.is_file():
             raise self.not_found('no such list of names (ann_file)', source)
         by_name: dict[str, str] = {}
+        twice: set[str] = set()
         for key in itertools.chain.from_iterable(index.keys for index in found):
-            by_name.setdefault(key if not self.rules.whole_name else key.rpartition('.')[0], key)
+            short = key if not self.rules.whole_name else key.rpartition('.')[0]
+            if by_name.setdefault(short, key) != key:  # a.tif and a.png
+                twice.add(short)
             by_name[key] = key
         wanted = set()
         for number, line in enumerate(source.read_text(encoding='utf-8').splitlines(), start=1):
@@ -217,5 +220,10 @@ class PairedModalityDataset(BaseDataset):
                 continue
             if line.strip() not in by_name:
                 raise self.not_found(f'line {number}: there is no {line.strip()}', source)
+            if line.strip() in twice:
+                raise self.not_found(
+                    f'line {number}: {line.strip()} is more than one file; name them with suffix',
+                    source,
+                )
             wanted.add(by_name[line.strip()])
         return wanted

@@ -123,13 +123,20 @@ class ScenePairDataset(BaseDataset):
         source = Path(self.ann_file)
         if not source.is_file():
             raise DatasetNotFoundError('no such list (ann_file)', source, hint=self.layout)
-        known = {str(Path(name).with_suffix('')): name for name in found}
+        known: dict[str, str] = {}
+        twice: set[str] = set()
+        for name in found:
+            short = str(Path(name).with_suffix(''))
+            if known.setdefault(short, name) != name:  # a.tif and a.png
+                twice.add(short)
         known.update({name: name for name in found})
         read = self._read_csv if source.suffix.lower() == '.csv' else self._read_json
         rows = []
         for name, labels in read(source):
             if name not in known:
                 raise self._wrong(f'there is no {name}')
+            if name in twice and name not in found:
+                raise self._wrong(f'{name} is more than one file; name them with suffix')
             rows.append((known[name], labels))
         if not rows:
             raise self._wrong('the list names nothing')

@@ -322,6 +322,18 @@ class TestScenes:
             build('ScenePairDataset', data('scene_multilabels', count=4),
                   ann_file=str(tmp_path / 'bad.csv'))  # fmt: skip
 
+    def test_a_name_of_two_files(self, tmp_path):
+        for kind in ('rgb', 'sar'):
+            for name in ('a.tif', 'a.tiff', 'b.tif'):
+                write_tif(tmp_path / kind / name, numbers(1))
+        for line, sentence in (('a,x', 'a is more than one file'), ('a.tiff,x', '')):
+            (tmp_path / 'labels.csv').write_text(f'name,label\nb,x\n{line}\n')
+            if sentence:
+                with pytest.raises(DataError, match=sentence):
+                    build('ScenePairDataset', tmp_path, ann_file='labels.csv')
+            else:
+                assert len(build('ScenePairDataset', tmp_path, ann_file='labels.csv')) == 2
+
     def test_more_that_is_wrong(self, data, tmp_path):
         root = data('scene_multilabels', count=4)
         with pytest.raises(ConfigError, match='multi_label needs ann_file'):

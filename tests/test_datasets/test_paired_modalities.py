@@ -83,6 +83,12 @@ def test_a_list_selects(root):
         make(root, ann_file='bad.txt')
     with pytest.raises(DatasetNotFoundError, match='no such list'):
         make(root, ann_file='gone.txt')
+    for kind in ('rgb', 'sar'):
+        touch(root / kind / 'c.png')
+    with pytest.raises(DatasetNotFoundError, match='line 1: c is more than one file'):
+        make(root, ann_file='train.txt')
+    (root / 'train.txt').write_text('c.png\n')
+    assert names(make(root, ann_file='train.txt')) == ['c.png']
 
 
 def test_missing_partners(root, monkeypatch):
