@@ -77,6 +77,9 @@ def test_trains_two_steps_and_tests(name, released, tmp_path):
         metrics = runner.test()
         assert metrics
         assert all(np.isscalar(value) for value in metrics.values()), metrics
+        # Fifteen hundred steps into the training is late to hear that there is no such number.
+        best = cfg.default_hooks.checkpoint.get('save_best')
+        assert best in (None, 'auto', *metrics), f'{best} is none of {sorted(metrics)}'
 
 
 @pytest.fixture(scope='module')
