@@ -37,8 +37,8 @@ class ReconstructionVisualizer(ModalityVisualizer):
         found = getattr(sample, 'reconstruction', None)
         if found is None:
             raise ConfigError(
-                'ReconstructionVisualizer draws what mmrsfm.MaRS or mmrsfm.SARWMixMAE predicts; this '
-                'data sample has no reconstruction'
+                'ReconstructionVisualizer draws what mmrsfm.MaRS or mmrsfm.SARWMixMAE predicts; '
+                'this data sample has no reconstruction'
             )
         return beside(reconstruction_panels(found))
 

@@ -48,6 +48,20 @@ def test_panels():
     assert (panels['sar, predicted'][:, 60:] == 0).all()
 
 
+def test_weights_are_a_fourth_panel():
+    one = dict(sar=reconstruction()['sar'])
+    weight = torch.linspace(1, 2, 64).expand(1, 64, 64).clone()
+    weight[..., 60:] = 0
+    one['sar']['weight'] = weight
+    title, panel = reconstruction_panels(one)[3]
+    assert title == 'sar, weight 1.00 to 1.94'
+    assert (panel[:, 0] == 0).all()
+    assert (panel[:, 59] == 255).all()
+    assert (panel[:, 60:] == (70, 0, 0)).all()
+    one['sar']['weight'] = weight * 0
+    assert (reconstruction_panels(one)[3][1] == (70, 0, 0)).all()
+
+
 def test_nothing_valid_is_drawn():
     one = reconstruction()
     one['sar']['image'] = one['sar']['image'] * float('nan')

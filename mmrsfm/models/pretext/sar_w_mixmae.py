@@ -90,24 +90,26 @@ class SARWMixMAE(BaseSelfSupervisor):
         data_preprocessor: dict | nn.Module | None = None,
         init_cfg: dict | list[dict] | None = None,
     ) -> None:
+        encoder: Any = backbone
         if not isinstance(backbone, nn.Module):
-            backbone = MODELS.build(backbone)
+            encoder = MODELS.build(backbone)
         if not isinstance(neck, nn.Module):
-            neck = MODELS.build({**_decoder_of(backbone), **(neck or {})})
+            neck = MODELS.build({**_decoder_of(encoder), **(neck or {})})
         super().__init__(
-            backbone=backbone, neck=neck, data_preprocessor=data_preprocessor, init_cfg=init_cfg
+            backbone=encoder, neck=neck, data_preprocessor=data_preprocessor, init_cfg=init_cfg
         )
         self.stride = int(self.neck.encoder_stride)
+        self.recon_loss: Any = loss
         if not isinstance(loss, nn.Module):
             default = dict(type='mmrsfm.SARWeightedReconstructionLoss', patch_size=self.stride)
-            loss = MODELS.build({**default, **(loss or {})})
-        self.recon_loss = loss
-        if tuple(loss.patch_size) != (self.stride, self.stride):
+            self.recon_loss = MODELS.build({**default, **(loss or {})})
+        patch = tuple(self.recon_loss.patch_size)
+        if patch != (self.stride, self.stride):
             raise ConfigError(
-                f'patch_size of the loss is {loss.patch_size}, but the decoder predicts patches of '
+                f'patch_size of the loss is {patch}, but the decoder predicts patches of '
                 f'{self.stride} pixels'
             )
-        if loss.needs_decibels and not hasattr(self.data_preprocessor, 'denormalize'):
+        if self.recon_loss.needs_decibels and not hasattr(self.data_preprocessor, 'denormalize'):
             raise ConfigError(
                 "weight_domain='db' needs a data preprocessor that knows mean and std of the dB "
                 "values (mmrsfm.MultiBandDataPreprocessor); or set weight_domain='normalized'"
@@ -290,7 +292,7 @@ class SARWMixMAE(BaseSelfSupervisor):
         return samples
 
 
-def _decoder_of(backbone: nn.Module) -> dict[str, Any]:
+def _decoder_of(backbone: Any) -> dict[str, Any]:
     """What the decoder has to know of the encoder."""
     return dict(
         type='mmrsfm.MixMIMDecoder',

@@ -1,0 +1,3 @@
+_base_ = './sar_w_mixmae_mixmim-base.py'
+
+model = dict(backbone=dict(arch='huge'))
