@@ -79,7 +79,7 @@ class BigEarthNetV1(BigEarthNet):
         known = is_s1 if first == 's1' else is_s2
         names = sorted(path.name for path in root.iterdir() if known(path.name))
         if len(self.modalities) == 1:
-            return [Patch(**{first: name}) for name in names]
+            return [Patch(s1=one) if first == 's1' else Patch(s2=one) for one in names]
         return [
             Patch(s1=one, s2=self._content(one, 's1')['corresponding_s2_patch']) for one in names
         ]

@@ -86,7 +86,7 @@ class PackedTiles:
                 self.path, self.dtype, 'r', offset=_DATA, shape=(len(self), *self.shape)
             )
         tile = np.array(self._map[number])
-        if verify and zlib.crc32(tile) != self.index['crc32'][number]:
+        if verify and zlib.crc32(tile.data) != self.index['crc32'][number]:
             raise CorruptImageError(
                 f'tile {number} ({self.index["names"][number]}) is damaged: its checksum differs',
                 path=self.path,
@@ -203,10 +203,10 @@ class PackedTileWriter:
             stored.astype(np.float64), tile.astype(np.float64), equal_nan=True
         ):
             raise ConfigError(f'{name}: {self.dtype} does not hold values of {tile.dtype}')
-        self._file.write(stored)
+        self._file.write(stored.data)
         self._index['names'].append(name)
         self._index['labels'].append(None if labels is None else [int(one) for one in labels])
-        self._index['crc32'].append(zlib.crc32(stored))
+        self._index['crc32'].append(zlib.crc32(stored.data))
         self._index['extra'].append(dict(extra or {}))
 
     def __exit__(

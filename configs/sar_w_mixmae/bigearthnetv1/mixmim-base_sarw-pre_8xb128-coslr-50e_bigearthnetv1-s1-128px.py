@@ -1,0 +1,14 @@
+# From the pretraining on BigEarthNet v1, whose statistics are its own.
+_base_ = [
+    '../../_base_/tasks/8xb128-coslr-50e_bigearthnetv1-s1-128px.py',
+    '../../_base_/backbones/mixmim-base_sarw-pre.py',
+]
+_init = dict(
+    type='mmrsfm.Pretrained',
+    checkpoint='checkpoints/benv1_pretrain_checkpoint_64.pth',
+    sha256='b4f385f96a1eef96c8b32768b57cee79060fe3d920c7273e2c70e43cc1c90700',
+)
+model = dict(
+    backbone={**_base_.backbone, 'init_cfg': _init}, head=dict(in_channels=_base_.channels[-1])
+)
+optim_wrapper = _base_.layer_decay
