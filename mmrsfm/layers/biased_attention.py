@@ -33,7 +33,7 @@ def biased_attention(qkv: Tensor, bias: Tensor, scale: float) -> Tensor:
         out: Tensor = _BiasedAttention.apply(qkv.contiguous(), bias.to(qkv.dtype), scale)
         return out
     query, key, value = qkv.unbind(0)
-    if bias.ndim == 4:
+    if bias.ndim == 4 and len(bias) > 1:  # one kind is broadcast, without a copy
         bias = bias.repeat(value.shape[0] // bias.shape[0], 1, 1, 1)
     return F.scaled_dot_product_attention(
         query, key, value, attn_mask=bias.to(value.dtype), scale=scale

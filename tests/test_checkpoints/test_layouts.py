@@ -159,7 +159,33 @@ def mars(depth=2, decoder_depth=1):
     return state
 
 
+def mixmim(depth=2, decoder_depth=1, decoder=False):
+    """``decoder_depth``: layers of the decoder, or classes of the head."""
+    state = {
+        'absolute_pos_embed': torch.randn(1, 4, 2),
+        'patch_embed.proj.weight': torch.randn(2, 2, 4, 4),
+        'patch_embed.norm.bias': torch.randn(2),
+        'layers.0.downsample.reduction.weight': torch.randn(4, 8),
+        'layers.0.downsample.norm.weight': torch.randn(8),
+        'norm.weight': torch.randn(4),
+    }
+    for index in range(depth):
+        for name in ('norm1.weight', 'norm2.bias', 'attn.relative_position_bias_table',
+                     'attn.qkv.weight', 'mlp.fc1.bias', 'mlp.fc2.weight'):  # fmt: skip
+            state[f'layers.0.blocks.{index}.{name}'] = torch.randn(2)
+    if not decoder:
+        state['head.weight'] = torch.randn(decoder_depth, 4)
+        return state
+    state.update({'mask_token': torch.randn(1, 1, 2), 'decoder_norm.weight': torch.randn(2)})
+    state.update({f'decoder_{n}': torch.randn(2) for n in ('embed.weight', 'pred.bias')})
+    for index in range(decoder_depth):
+        state.update(block(f'decoder_blocks.{index}', TIMM, 2))
+    return state
+
+
 EXAMPLES = {
+    'sar_w_mixmae': lambda **kwargs: mixmim(decoder=True, **kwargs),
+    'sar_w_mixmae_finetuned': mixmim,
     'timm_swin_v2': swin,
     'swin_v2': lambda **kwargs: swin(late=True, head='head', **kwargs),
     'mars_encoder': lambda **kwargs: swin(stage='layers_', head='', **kwargs),
