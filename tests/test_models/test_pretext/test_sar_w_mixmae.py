@@ -8,7 +8,7 @@ import torch
 from mmengine.structures import BaseDataElement
 
 from mmrsfm.errors import ConfigError
-from mmrsfm.registry import MODELS
+from mmrsfm.registry import MODELS, VISUALIZERS
 
 SIZE = 64
 CELLS = 4
@@ -162,6 +162,15 @@ def test_predict_deals_out_to_the_samples():
     found = model(images(), given, mode='predict')
     assert found == given
     assert found[0].reconstruction['band 2']['weight'].shape == (1, SIZE, SIZE)
+    visualizer = VISUALIZERS.build(
+        dict(
+            type='mmrsfm.ReconstructionVisualizer',
+            modalities={'band 1': 1, 'band 2': 1},
+            name='sar_w_mixmae',
+        )
+    )
+    picture = visualizer.draw({}, found[0])  # image, masked, predicted and weight, twice
+    assert picture.shape[1] > 7 * picture.shape[0]
     (vector,) = model(images(), mode='tensor')
     assert vector.shape == (3, 64)
 
