@@ -259,7 +259,7 @@ class SARWMixMAE(BaseSelfSupervisor):
     def _band_names(self, count: int) -> Sequence[str]:
         contract = getattr(self.data_preprocessor, 'contract', None)
         names = None if contract is None else contract.band_names
-        return names or [f'band {number + 1}' for number in range(count)]
+        return names or [f'band_{number + 1}' for number in range(count)]
 
     def forward(
         self,

@@ -88,7 +88,7 @@ def test_a_pair_takes_no_notice_of_other_pairs():
     batch = images(4)
     other = batch.clone()
     other[1:3] = 0.0
-    one, two = (model.reconstruct(x, given)['band 1']['pred'] for x in (batch, other))
+    one, two = (model.reconstruct(x, given)['band_1']['pred'] for x in (batch, other))
     assert torch.allclose(one[[0, 3]], two[[0, 3]], atol=1e-5)
     assert not torch.allclose(one[1], two[1], atol=1e-3)
 
@@ -109,7 +109,7 @@ def test_what_is_predicted_is_not_seen():
 def test_any_bands_and_any_size(bands, size):
     model = build(bands)
     found = model.reconstruct(images(2, bands, size))
-    assert list(found) == [f'band {n + 1}' for n in range(bands)]
+    assert list(found) == [f'band_{n + 1}' for n in range(bands)]
     for part in found.values():
         assert part['pred'].shape == part['image'].shape == part['mask'].shape == (2, 1, *size)
         assert (part['weight'] >= 1).all()
@@ -161,11 +161,11 @@ def test_predict_deals_out_to_the_samples():
     given = samples(torch.rand(3, CELLS))
     found = model(images(), given, mode='predict')
     assert found == given
-    assert found[0].reconstruction['band 2']['weight'].shape == (1, SIZE, SIZE)
+    assert found[0].reconstruction['band_2']['weight'].shape == (1, SIZE, SIZE)
     visualizer = VISUALIZERS.build(
         dict(
             type='mmrsfm.ReconstructionVisualizer',
-            modalities={'band 1': 1, 'band 2': 1},
+            modalities={'band_1': 1, 'band_2': 1},
             name='sar_w_mixmae',
         )
     )
