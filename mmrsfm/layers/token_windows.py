@@ -70,7 +70,9 @@ def from_windows(x: Tensor, window: Pair, grid: Pair) -> Tensor:
     return x[:, :height, :width]
 
 
-def pairs_apart(mask: Tensor | None, cell: int, grid: Pair, window: Pair) -> Tensor | None:
+def pairs_apart(
+    mask: Tensor | None, cell: int, grid: Pair, window: Pair, device: torch.device
+) -> Tensor | None:
     """Pairs of tokens of a window that must not see each other.
 
     Those are tokens of two images that were mixed, and tokens of the map and of its padding.
@@ -81,13 +83,14 @@ def pairs_apart(mask: Tensor | None, cell: int, grid: Pair, window: Pair) -> Ten
         cell: Side of a cell in tokens.
         grid: Height H and width W of the map.
         window: Height h and width w of the windows.
+        device: Where the result is wanted; that of the mask.
 
     Returns:
         Bool, (M * n, N, N) for N = h * w, or ``None`` where there are no such pairs.
     """
     padded = grid[0] % window[0] or grid[1] % window[1]
     if mask is None:
-        return _padding_apart(grid, window) if padded else None
+        return _padding_apart(grid, window, device) if padded else None
     if not padded and cell % window[0] == 0 and cell % window[1] == 0:
         return None  # no window is larger than a cell
     groups = enlarge(mask, cell, grid).to(torch.uint8)
@@ -101,9 +104,9 @@ def enlarge(mask: Tensor, cell: int, grid: Pair) -> Tensor:
 
 
 @lru_cache(maxsize=16)
-def _padding_apart(grid: Pair, window: Pair) -> Tensor:
+def _padding_apart(grid: Pair, window: Pair, device: torch.device) -> Tensor:
     with torch.inference_mode(False):
-        inside = torch.zeros(1, *grid, 1, dtype=torch.uint8, device='cpu')
+        inside = torch.zeros(1, *grid, 1, dtype=torch.uint8, device=device)
         return _different(to_windows(inside, window, _PADDING))
 
 

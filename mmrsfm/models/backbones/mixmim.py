@@ -333,9 +333,9 @@ class MixMIM(MixMIMTransformer):
         self, x: Tensor, stage: Any, window: Pair, mask: Tensor | None, cell: int
     ) -> Tensor:
         grid = (x.shape[1], x.shape[2])
-        apart = pairs_apart(mask, cell, grid, window)
+        apart = pairs_apart(mask, cell, grid, window, x.device)
         if apart is not None:
-            apart = apart.to(x.device).unsqueeze(1)
+            apart = apart.unsqueeze(1)
         x = to_windows(x, window).flatten(1, 2)
         saving = self.with_cp and self.training and torch.is_grad_enabled()
         for block in stage.blocks:

@@ -239,13 +239,13 @@ def test_windows_and_back():
 
 
 def test_pairs_apart_are_found_only_where_there_are_some():
-    mask = torch.tensor([[[False, True], [True, True]]])
-    assert pairs_apart(None, 8, (16, 16), (8, 8)) is None
-    assert pairs_apart(mask, 8, (16, 16), (8, 8)) is None
-    apart = pairs_apart(mask, 4, (8, 8), (8, 8))
+    mask, cpu = torch.tensor([[[False, True], [True, True]]]), torch.device('cpu')
+    assert pairs_apart(None, 8, (16, 16), (8, 8), cpu) is None
+    assert pairs_apart(mask, 8, (16, 16), (8, 8), cpu) is None
+    apart = pairs_apart(mask, 4, (8, 8), (8, 8), cpu)
     groups = mask[0].repeat_interleave(4, 0).repeat_interleave(4, 1).flatten()
     assert torch.equal(apart[0], groups[:, None] != groups[None, :])
-    padded = pairs_apart(None, 1, (3, 2), (2, 2))
+    padded = pairs_apart(None, 1, (3, 2), (2, 2), cpu)
     assert not padded[0].any()
     assert torch.equal(padded[1, 0], torch.tensor([False, False, True, True]))
 
