@@ -205,7 +205,7 @@ def compare_gradients(case):
     reference = {key: float(np.ravel(value)[0]) for key, value in case.converted(tensors).items()}
     assert set(ours) == set(reference)
     for key, value in ours.items():
-        assert value == pytest.approx(reference[key], rel=1e-4), key
+        assert value == pytest.approx(reference[key], rel=1e-5), key
 
 
 @pytest.mark.parametrize('path', parity_files('sarw_mixmae_tiny_*.npz'))
