@@ -1,5 +1,5 @@
 # From the weights that were pretrained on BigEarthNet v1, whose statistics it takes, as published. The
-# released classifier: --cfg-options model.legacy_tiling=True load_from=... (tools/test.py takes its file).
+# released classifier needs model.legacy_tiling=True; README.md says how to test it.
 _base_ = [
     '../../_base_/tasks/pairs_8xb8-50e_sen12-flood-512px.py',
     '../../_base_/backbones/mixmim-base_sarw-pre.py',
