@@ -15,6 +15,7 @@ backbone = dict(
     ),
 )
 channels = [128, 256, 512, 1024]
+# Published with 0.7, where the head, too, has only 0.7 of the learning rate: faithful=True does that.
 layer_decay = dict(
     constructor='mmrsfm.MixMIMLayerDecayOptimWrapperConstructor',
     paramwise_cfg=dict(depths=[2, 2, 18, 2], layer_decay_rate=0.7),
