@@ -61,6 +61,16 @@ def test_channels_that_make_no_decoder(options):
         DeconvHead(in_channels=32, num_classes=2, **options)
 
 
+def test_last_convolution_is_initialised_as_torch_does():
+    head = DeconvHead(in_channels=32, block_channels=(32,), num_classes=2)
+    head.init_weights()
+    assert 0.08 < float(head.conv_seg.weight.detach().std()) < 0.13  # uniform, up to 1 / sqrt(32)
+    small = dict(type='Normal', std=0.001, override=dict(name='conv_seg'))
+    head = DeconvHead(in_channels=32, block_channels=(32,), num_classes=2, init_cfg=small)
+    head.init_weights()
+    assert float(head.conv_seg.weight.detach().std()) < 0.01
+
+
 def test_binary_head_says_how_many_pixels_are_right():
     head = DeconvHead(
         in_channels=8, block_channels=(4,), num_classes=2, out_channels=1, threshold=0.5,

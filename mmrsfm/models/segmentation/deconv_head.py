@@ -51,7 +51,7 @@ class DeconvHead(BaseDecodeHead):
         dropout_ratio: Before the last convolution; published: none.
         **kwargs: Of mmseg's BaseDecodeHead: ``num_classes``, ``out_channels=1`` with ``threshold``
             for a binary head, ``loss_decode``, ``ignore_index``, ... (``channels``, of what is
-            classified, follows from the others.)
+            classified, follows from the others; without ``init_cfg``: torch's weights.)
 
     Raises:
         ConfigError: If a number of channels makes no decoder.
@@ -80,6 +80,9 @@ class DeconvHead(BaseDecodeHead):
         if kwargs.pop('channels', channels) != channels:
             raise ConfigError(f'{name}: channels={channels} follows from the other arguments')
         norm_cfg = dict(type='BN') if norm_cfg is None else norm_cfg
+        # Torch's. With mmseg's (a deviation of 0.01 in the last convolution) so few channels behind
+        # a ReLU say for long that all is background, as their biases alone decide.
+        kwargs.setdefault('init_cfg', None)
         super().__init__(
             in_channels=in_channels,
             channels=channels,
