@@ -113,25 +113,9 @@ class TrainingStep:
         return self._random_batches(shape)
 
     def _real_batches(self) -> Iterator[Any]:
-        from mmrsfm.datasets.addressed import AddressedCollate, AddressedDataset
-
         if not self._loader_cfg():
             raise ConfigError('the config has no train_dataloader')
-        cfg: Any = deepcopy(self._loader_cfg())
-        cfg['batch_size'] = self.batch_size
-        # As the training loops do.
-        cfg['dataset'] = dict(type=AddressedDataset, dataset=cfg['dataset'], seed=0)
-        loader = Runner.build_dataloader(cfg, seed=0)
-        loader.collate_fn = AddressedCollate(loader.collate_fn)
-        first = next(iter(loader), None)
-        if first is None:
-            raise ConfigError('the training set has less than one batch')
-
-        def batches() -> Iterator[Any]:
-            while True:
-                yield from loader
-
-        return batches()
+        return real_batches(self._loader_cfg(), self.batch_size)
 
     def _random_batches(self, shape: tuple[int, int, int] | None) -> Iterator[Any]:
         shape = shape or infer_input_shape(self.cfg, self.model)
@@ -172,6 +156,36 @@ class TrainingStep:
         times['optimizer'] = clock.lap()
         times['step'] = sum(times.values())
         return times
+
+
+def real_batches(loader_cfg: Mapping[str, Any], batch_size: int) -> Iterator[Any]:
+    """The batches of a training data loader, epoch after epoch.
+
+    Args:
+        loader_cfg: The config of the data loader.
+        batch_size: Images in a batch.
+
+    Raises:
+        ConfigError: If the data are less than one batch.
+        DataError: If they cannot be read.
+    """
+    from mmrsfm.datasets.addressed import AddressedCollate, AddressedDataset
+
+    cfg: Any = deepcopy(loader_cfg)
+    cfg['batch_size'] = batch_size
+    # As the training loops do.
+    cfg['dataset'] = dict(type=AddressedDataset, dataset=cfg['dataset'], seed=0)
+    loader = Runner.build_dataloader(cfg, seed=0)
+    loader.collate_fn = AddressedCollate(loader.collate_fn)
+    first = next(iter(loader), None)
+    if first is None:
+        raise ConfigError('the training set has less than one batch')
+
+    def batches() -> Iterator[Any]:
+        while True:
+            yield from loader
+
+    return batches()
 
 
 @contextmanager

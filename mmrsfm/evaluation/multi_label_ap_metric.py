@@ -129,7 +129,7 @@ class MultiLabelAPMetric(BaseMetric):
         with warnings.catch_warnings():
             warnings.filterwarnings('ignore', message='No positive samples found')
             options: dict[str, Any] = {'num_labels': count, 'average': 'none'}
-            by_class = multilabel_average_precision(scores, targets, **options)
+            by_class = multilabel_average_precision(scores, targets, **options) + 0.0  # no -0
             f1 = multilabel_f1_score(scores, targets, threshold=self.thr, **options)
             precision = multilabel_precision(scores, targets, threshold=self.thr, **options)
             options['average'] = 'micro'

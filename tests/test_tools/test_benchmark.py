@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from mmrsfm.errors import ConfigError
+from tests.test_datasets.imagery import numbers, write_tif
 
 TOOL = Path(__file__).resolve().parents[2] / 'tools' / 'analysis_tools' / 'benchmark.py'
 
@@ -176,3 +177,21 @@ def test_the_backbone_needs_a_size_and_a_backbone(tool, config, monkeypatch, tmp
     argv = [str(path), '--backbone', 'train', '--input-shape', '3,32,32']
     assert run(tool, monkeypatch, tmp_path, *argv) == (2, None)
     assert 'no model.backbone' in capsys.readouterr().err
+
+
+def test_the_loader_alone(tool, monkeypatch, tmp_path, capsys):
+    for number in range(3):
+        write_tif(tmp_path / 'tiles' / f'{number}.tif', numbers(2, 8, 8), names=['VH', 'VV'])
+    path = tmp_path / 'loader.py'
+    path.write_text(
+        "default_scope = 'mmpretrain'\n"
+        'train_dataloader = dict(batch_size=2, num_workers=0, collate_fn=dict(type='
+        "'default_collate'), sampler=dict(type='DefaultSampler', shuffle=True), dataset=dict("
+        f"type='mmrsfm.TileDataset', data_root={str(tmp_path)!r}, data_prefix=dict(img_path='tiles'"
+        "), pipeline=[dict(type='mmrsfm.LoadMultiBandImage'), dict(type='mmrsfm.PackInputs')]))"
+    )
+    code, figures = run(tool, monkeypatch, tmp_path, str(path), '--loader', '--versus', str(path))
+    assert code == 0 and figures['data'] == 'real' and len(figures['versus']['pairs']) == 2
+    assert set(figures['seconds']) == {'data_wait', 'step'}
+    with pytest.raises(ConfigError, match='without a model'):
+        tool.main(tool.build_parser().parse_args([str(path), '--loader', '--floor']))

@@ -9,6 +9,8 @@ benchmark.py CONFIG --floor                   the time of the model's matrix pro
 benchmark.py CONFIG --backbone forward --input-shape 3,512,512
                                               inference of its backbone alone (train: with the
                                               backward pass); of any size that it takes
+benchmark.py CONFIG --loader --versus PACKED_CONFIG
+                                              the training data loaders alone
 """
 
 import argparse
@@ -22,6 +24,7 @@ from pathlib import Path
 import torch
 
 from mmrsfm.apis.backbone_step import PASSES, BackboneStep
+from mmrsfm.apis.loader_step import LoaderStep
 from mmrsfm.apis.training_step import PARTS, TrainingStep, peak_memory
 from mmrsfm.engine import command_line, run_config
 from mmrsfm.errors import ConfigError
@@ -36,6 +39,9 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument('--versus', metavar='CONFIG|COMMAND', help='what to compare with')
     parser.add_argument(
         '--backbone', choices=PASSES, help='measure the backbone alone: inference, or both passes'
+    )
+    parser.add_argument(
+        '--loader', action='store_true', help='measure the training data loader alone'
     )
     parser.add_argument('--floor', action='store_true', help='time the matrix products alone too')
     parser.add_argument('--batch-size', type=int, help="[the config's]")
@@ -69,10 +75,12 @@ def parse_shape(text: str) -> tuple[int, int, int]:
     return int(parts[0]), int(parts[1]), int(parts[2])
 
 
-def build_step(args: argparse.Namespace, config: str) -> TrainingStep | BackboneStep:
+def build_step(args: argparse.Namespace, config: str) -> TrainingStep | BackboneStep | LoaderStep:
     # Options are meant for the first config: the other may be built quite differently.
     options = args.cfg_options if config == args.config else None
     cfg = run_config.load_config(config, options)
+    if args.loader:
+        return LoaderStep(cfg, args.batch_size)
     if args.backbone:
         return BackboneStep(
             cfg, args.backbone, args.input_shape, args.device, args.batch_size or 1, args.amp
@@ -122,6 +130,8 @@ def probe_memory(args: argparse.Namespace, config: str) -> dict[str, int]:
         command.append('--amp')
     if args.backbone:
         command += ['--backbone', args.backbone]
+    if args.loader:
+        command.append('--loader')
     if args.cfg_options and config == args.config:
         # Last: it takes every word that follows.
         command += ['--cfg-options', *raw_cfg_options(sys.argv)]
@@ -160,7 +170,7 @@ def summarize(values: list[float]) -> dict[str, float]:
     )
 
 
-def record_floor(step: TrainingStep | BackboneStep) -> MatmulFloor:
+def record_floor(step: TrainingStep | BackboneStep | LoaderStep) -> MatmulFloor:
     with MatmulRecorder() as recorder:
         step.run()
     return MatmulFloor(recorder)
@@ -170,7 +180,7 @@ def measure(args: argparse.Namespace) -> dict:
     first = build_step(args, args.config)
     if first.note:
         print(first.note)
-    other: TrainingStep | BackboneStep | None = None
+    other: TrainingStep | BackboneStep | LoaderStep | None = None
     if versus_is_config(args):
         other = build_step(args, args.versus)
     for _ in range(max(args.warmup, 1)):
@@ -230,7 +240,7 @@ def measure(args: argparse.Namespace) -> dict:
     return figures
 
 
-def profile(step: TrainingStep | BackboneStep) -> str:
+def profile(step: TrainingStep | BackboneStep | LoaderStep) -> str:
     activities = [torch.profiler.ProfilerActivity.CPU]
     if step.device.type == 'cuda':
         activities.append(torch.profiler.ProfilerActivity.CUDA)
@@ -304,6 +314,8 @@ def main(args: argparse.Namespace) -> None:
         torch.set_num_threads(args.threads)
     if args.iters < 1:
         raise ConfigError('--iters must be at least 1')
+    if args.loader and (args.backbone or args.floor or args.data == 'random'):
+        raise ConfigError('--loader reads real data, without a model: not with --backbone, --floor')
     if args.backbone and args.input_shape is None:
         raise ConfigError('--backbone needs --input-shape C,H,W')
     args.device = args.device or ('cuda' if torch.cuda.is_available() else 'cpu')
