@@ -6,6 +6,7 @@ data_preprocessor = dict(
     sensor='Sentinel-1',
     scale=1.0,
     gsd=10.0,
+    licence='CDLA-Permissive-1.0 (imagery: BigEarthNet)',
     mean=[-19.1966, -12.5144],
     std=[5.4501, 5.0019],
 )
