@@ -18,12 +18,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from mmengine.config import Config, DictAction
+from mmengine.config import DictAction
 from mmengine.registry import init_default_scope
 
 from mmrsfm.datasets.packed_tiles import PackedTileWriter
 from mmrsfm.datasets.transforms.geometry import resample_image
 from mmrsfm.datasets.transforms.load_multi_band_image import LoadMultiBandImage
+from mmrsfm.engine.run_config import load_config, register_scope
 from mmrsfm.errors import ConfigError, DataError
 from mmrsfm.registry import DATASETS
 from mmrsfm.utils.conversion import errors_end_command
@@ -143,10 +144,10 @@ def main() -> None:
     parser.add_argument('--cfg-options', nargs='+', action=DictAction, help='overrides')
     args = parser.parse_args()
     with errors_end_command():
-        config = Config.fromfile(args.config)
-        if args.cfg_options:
-            config.merge_from_dict(args.cfg_options)
-        init_default_scope(config.get('default_scope', 'mmpretrain'))
+        config = load_config(args.config, args.cfg_options)
+        scope = config.get('default_scope', 'mmpretrain')
+        register_scope(scope)
+        init_default_scope(scope)
         loader = config.get(args.loader)
         if not loader:
             raise ConfigError(f'{args.config} has no {args.loader}')

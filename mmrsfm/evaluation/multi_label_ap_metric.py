@@ -41,7 +41,7 @@ class MultiLabelAPMetric(BaseMetric):
     * ``weighted``: 1.3 f1_macro + 1.1 f1_micro + 1.2 ap_macro + 1.2 precision_macro, SAR-W-MixMAE's
       ``checkpoint_best``;
     * ``sum``: the sum of all six, its ``best_default``;
-    * ``wins``: its ``best_mbr``, the number of times that a new best was found: an epoch is the new
+    * ``wins``: its ``best_mbr`` as far as it is described, the number of times that a new best was found: an epoch is the new
       best if it is above the best before it in more of the six numbers than it is below; with as
       many of both, if it is above in the first number, in the order above, in which they differ.
       It depends on what came before, within this process.

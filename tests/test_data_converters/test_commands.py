@@ -28,6 +28,7 @@ COMMANDS = {
     'oscd_to_rgb': ['none', 'out', '--train-labels', 'none'],
     'loveda_merge': ['none', 'out'],
     'loveda_server_labels': ['none', 'out'],
+    'pack_tiles': ['none.py', 'out.tiles'],
     'sen12_flood': ['none', 'out'],
     'split_dota': ['out', '--images', 'none', '--labels', 'none'],
 }
