@@ -18,6 +18,7 @@ from mmrsfm.errors import (
     CorruptImageError,
     DataError,
     DatasetNotFoundError,
+    ImageNotFoundError,
     ImageSizeError,
 )
 from mmrsfm.randomness import seeded
@@ -205,11 +206,13 @@ def test_damaged_data(prepared, tmp_path):
     (tmp_path / 'aligned' / 'x__y__1.npy').write_bytes(b'')
     with pytest.raises(DataError, match='is not named'):
         SEN12Flood(data_root=str(tmp_path))
-    for array, error in ((np.zeros((2, 2, 4)), ImageSizeError), (None, DataError)):
+    for array, error in ((np.zeros((2, 2, 4)), ImageSizeError), (None, CorruptImageError)):
         path = tmp_path / 'broken.npy'
         path.write_bytes(b'no array') if array is None else np.save(path, array)
         with pytest.raises(error):
             LoadImagePair()({'img_path': str(path)})
+    with pytest.raises(ImageNotFoundError):
+        LoadImagePair()({'img_path': str(tmp_path / 'none.npy')})
     np.save(path, np.zeros((2, 3, 4, 4), np.float32))
     with pytest.raises(BandMismatchError):
         LoadImagePair(band_names=['VH', 'VV'])({'img_path': str(path)})

@@ -9,7 +9,14 @@ import numpy as np
 from mmcv.transforms import BaseTransform
 
 from mmrsfm.datasets.transforms.load_multi_band_image import LoadMultiBandImage
-from mmrsfm.errors import BandMismatchError, ConfigError, DataError, ImageSizeError
+from mmrsfm.errors import (
+    BandMismatchError,
+    ConfigError,
+    CorruptImageError,
+    DataError,
+    ImageNotFoundError,
+    ImageSizeError,
+)
 from mmrsfm.registry import TRANSFORMS
 
 
@@ -75,9 +82,9 @@ class LoadImagePair(BaseTransform):
         try:
             array = np.load(path, mmap_mode='r', allow_pickle=False)
         except FileNotFoundError as error:
-            raise DataError('no such file', path=path) from error
+            raise ImageNotFoundError('no such file', path=path) from error
         except (ValueError, OSError, EOFError) as error:
-            raise DataError(f'not a readable .npy array ({error})', path=path) from error
+            raise CorruptImageError(f'not a readable .npy array ({error})', path=path) from error
         if array.ndim != 4 or len(array) != 2:
             raise ImageSizeError(
                 f'a pair is an array of shape (2, C, H, W), got {array.shape}', path=path
