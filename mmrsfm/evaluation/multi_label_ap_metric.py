@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 
 import torch
 from mmengine.evaluator import BaseMetric
-from mmengine.logging import print_log
+from mmengine.logging import MessageHub, print_log
 from mmpretrain.structures import label_to_onehot
 from torch import Tensor
 from torchmetrics.functional.classification import (
@@ -41,10 +41,11 @@ class MultiLabelAPMetric(BaseMetric):
     * ``weighted``: 1.3 f1_macro + 1.1 f1_micro + 1.2 ap_macro + 1.2 precision_macro, SAR-W-MixMAE's
       ``checkpoint_best``;
     * ``sum``: the sum of all six, its ``best_default``;
-    * ``wins``: its ``best_mbr`` as far as it is described, the number of times that a new best was found: an epoch is the new
-      best if it is above the best before it in more of the six numbers than it is below; with as
-      many of both, if it is above in the first number, in the order above, in which they differ.
-      It depends on what came before, within this process.
+    * ``wins``: its ``best_mbr``, as far as that is described: the number of times that a new best
+      was found. An epoch is the new best if it is above the best before it in more of the six
+      numbers than it is below; with as many of both, if it is above in the first number, in the
+      order above, in which they differ. The best so far is kept in MMEngine's message hub, and so
+      in checkpoints.
 
     A label without a positive image in the data has an AP, F1 and precision of 0 in torchmetrics,
     and pulls the macro averages down; a log message names such labels. ``absent='ignore'`` averages
@@ -84,8 +85,6 @@ class MultiLabelAPMetric(BaseMetric):
         self.absent = absent
         self.selection_rules = tuple(selection_rules)
         self.per_class = per_class
-        self._best: dict[str, float] | None = None
-        self._wins = 0
 
     def process(self, data_batch: Any, data_samples: Sequence[dict[str, Any]]) -> None:
         """Keeps the scores and labels of a batch."""
@@ -147,10 +146,13 @@ class MultiLabelAPMetric(BaseMetric):
     def _rule(self, rule: str, numbers: Mapping[str, float]) -> float:
         if rule != 'wins':
             return sum(weight * numbers[key] for key, weight in RULES[rule].items())
-        if self._best is None or _beats(numbers, self._best):
-            self._best = dict(numbers)
-            self._wins += 1
-        return float(self._wins)
+        hub = MessageHub.get_current_instance()
+        key = f'{self.prefix}_wins'
+        state = hub.get_info(key, default=None)
+        if state is None or _beats(numbers, state['best']):
+            state = {'best': dict(numbers), 'wins': 1 + (0 if state is None else state['wins'])}
+            hub.update_info(key, state)
+        return float(state['wins'])
 
     def _say_absent(self, targets: Tensor) -> None:
         absent = (~targets.bool().any(0)).nonzero().flatten().tolist()
