@@ -1,6 +1,7 @@
 # Copyright (c) mmrsfm contributors. Licensed under the Apache License 2.0.
 """Every config of SAR-W-MixMAE, made small: pretraining, then fine-tuning from it, and a test."""
 
+import functools
 import math
 
 import numpy as np
@@ -8,8 +9,10 @@ import pytest
 import torch
 from mmengine.config import Config
 from mmengine.hooks import Hook
+from mmengine.optim import build_optim_wrapper
+from mmengine.registry import MODELS, init_default_scope
 
-from mmrsfm.engine.run_config import build_runner
+from mmrsfm.engine.run_config import build_runner, register_scope
 from tests.formats import MAKERS
 from tests.test_configs.tiny_mars import data_folders
 from tests.test_configs.tiny_sar_w_mixmae import CONFIGS, DATA, tiny_config
@@ -117,3 +120,28 @@ def test_tiny_pretraining_on_tiles(data, tmp_path):
     (name,) = (name for name in RUNS if name.startswith('sar-w') and 'tiny' in name)
     run(CONFIGS / f'{name}.py', data, tmp_path)
     assert (tmp_path / 'epoch_1.pth').is_file()
+
+
+@pytest.mark.parametrize('name', [name for name in NAMES if 'base' in name and '/' in name])
+def test_fine_tuned_models_and_optimizers_build(name, monkeypatch):
+    """At their full size, without its memory: 86.9 M parameters of the encoder, and a head."""
+    # mmpretrain's MixMIM reads numbers of a tensor while it is built.
+    monkeypatch.setattr(torch, 'linspace', functools.partial(torch.linspace, device='cpu'))
+    cfg = Config.fromfile(CONFIGS / f'{name}.py')
+    register_scope(cfg.default_scope)
+    init_default_scope(cfg.default_scope)
+    cfg.model.setdefault('data_preprocessor', cfg.get('data_preprocessor'))
+    with torch.device('meta'):
+        model = MODELS.build(cfg.model)
+    groups = build_optim_wrapper(model, cfg.optim_wrapper).optimizer.param_groups
+    grouped = {id(weight) for group in groups for weight in group['params']}
+    trained = [weight for weight in model.parameters() if weight.requires_grad]
+    assert all(id(weight) in grouped for weight in trained)
+    count = sum(weight.numel() for weight in model.parameters()) / 1e6
+    if 'upernet' not in name:  # published
+        classes = cfg.model.head.num_classes
+        assert count == pytest.approx({19: 86.90, 2: 86.88}[classes], abs=0.006)
+    rate = max(group['lr'] for group in groups)
+    assert rate == pytest.approx(cfg.optim_wrapper.optimizer.lr)
+    scales = {round(group['lr'] / rate, 4) for group in groups}
+    assert round(0.7**25, 4) in scales
