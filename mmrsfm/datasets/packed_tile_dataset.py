@@ -54,7 +54,7 @@ class PackedTileDataset(MultiLabelDataset):
         }
         self.verify = verify
         source = Path(kwargs.get('data_root') or '', ann_file).expanduser()
-        stated = open_packed(source).index['classes']
+        stated = open_packed(source).classes
         classes = kwargs.pop('classes', None)
         if stated is not None and classes is not None and list(classes) != stated:
             raise ConfigError(f'{source}: its classes are {stated[:4]} ..., not {classes[:4]} ...')

@@ -46,7 +46,7 @@ class PackedTiles:
     Attributes:
         shape: (bands, height, width) of every tile.
         dtype: Type of the values.
-        index: The whole index.
+        classes: Names of the classes, or ``None``.
 
     Raises:
         DatasetNotFoundError: There is no such file.
@@ -59,13 +59,15 @@ class PackedTiles:
             raise DatasetNotFoundError(
                 'no such file of packed tiles', path=path, hint='data_converters/pack_tiles.py'
             )
-        self.index = self._read_index()
-        self.shape: tuple[int, int, int] = tuple(self.index['shape'])
-        self.dtype = np.dtype(self.index['dtype']).newbyteorder('<')
+        index = self.index
+        self.shape: tuple[int, int, int] = tuple(index['shape'])
+        self.dtype = np.dtype(index['dtype']).newbyteorder('<')
+        self.classes: list[str] | None = index['classes']
+        self._checksums = np.array(index['crc32'], np.uint32)
         self._map: np.ndarray | None = None
 
     def __len__(self) -> int:
-        return int(self.index['count'])
+        return len(self._checksums)
 
     def __getstate__(self) -> dict[str, Any]:
         # A memory map would be sent to spawned workers as an array.
@@ -86,7 +88,7 @@ class PackedTiles:
                 self.path, self.dtype, 'r', offset=_DATA, shape=(len(self), *self.shape)
             )
         tile = np.array(self._map[number])
-        if verify and zlib.crc32(tile.data) != self.index['crc32'][number]:
+        if verify and zlib.crc32(tile.data) != self._checksums[number]:
             raise CorruptImageError(
                 f'tile {number} ({self.index["names"][number]}) is damaged: its checksum differs',
                 path=self.path,
@@ -94,7 +96,9 @@ class PackedTiles:
             )
         return tile
 
-    def _read_index(self) -> dict[str, Any]:
+    @property
+    def index(self) -> dict[str, Any]:
+        """The whole index, read again each time: the objects of half a million tiles are large."""
         size = self.path.stat().st_size
         with self.path.open('rb') as file:
             if file.read(len(MAGIC)) != MAGIC or size < _DATA + _TRAILER.size:
