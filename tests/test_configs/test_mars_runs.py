@@ -25,7 +25,7 @@ NAMES = [str(file.relative_to(CONFIGS).with_suffix('')) for file in FILES]
 # their own (tests/test_tools).
 RUNS = [name for name in NAMES if 'large' not in name and 'demo' not in name]
 
-# What they hold is run by another config: the head on another data set, the data under another head.
+# Another config runs what they hold: the head on another data set, the data under another head.
 ALIKE = (
     'deepglobe/swinv2-base_mars-rgb-pre_upernet_1xb6-80e_deepglobe-roads-512px',
     'guso/swinv2-base_mars-pre_translator-rgb2sar_8xb4-10e_guso-512px',
