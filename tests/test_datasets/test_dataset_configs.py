@@ -36,6 +36,7 @@ def test_pipelines_fit_the_data_preprocessor(tmp_path, name):
     width = 96 if 'demo' in name else 80
     image = write_tif(tmp_path / 'a.tif', numbers(len(bands), 96, width), names=bands)
     label = write_tif(tmp_path / 'b.tif', np.zeros((1, 96, width), 'uint8'))
+    pair = {'pair_paths': [image, image]} if 'mmrsfm.LoadImagePair' in config.pretty_text else {}
     for phase in ('train', 'val', 'test'):
         loader = config.get(f'{phase}_dataloader')
         if loader is None:
@@ -44,9 +45,11 @@ def test_pipelines_fit_the_data_preprocessor(tmp_path, name):
             assert DATASETS.get(loader.dataset.type) is not None
         pipeline = Compose(loader.dataset.pipeline)
         info = {'img_path': image, 'seg_map_path': label, 'gt_label': 0, 'band_names': bands}
-        items = [pipeline({**info, 'seg_fields': []}) for _ in range(2)]
+        items = [pipeline({**info, **pair, 'seg_fields': []}) for _ in range(2)]
         batch = preprocessor(AddressedCollate(default_collate)(items), training=phase == 'train')
-        assert batch['inputs'].shape[:2] == (2, len(bands))
+        images = batch['inputs'] if pair else [batch['inputs']]
+        assert len(images) == (2 if pair else 1)
+        assert all(image.shape[:2] == (2, len(bands)) for image in images)
         for sample in batch['data_samples']:
             assert tuple(sample.band_names) == bands
             if 'pretrain' in name:  # mixing two images takes one mask, two views take two
