@@ -133,6 +133,7 @@ MODELS = _child(
     'mmrsfm.models.segmentation',
     'mmrsfm.models.change_detection',
     'mmrsfm.models.detection',
+    'mmrsfm.models.multi_task',
 )
 DATASETS = _child(
     'DATASETS',
@@ -140,9 +141,20 @@ DATASETS = _child(
     'mmrsfm.datasets.segmentation',
     'mmrsfm.datasets.detection',
     'mmrsfm.datasets.rotated',
+    'mmrsfm.datasets.multi_task',
 )
-TRANSFORMS = _child('TRANSFORMS', 'mmrsfm.datasets.transforms', 'mmrsfm.datasets.segmentation')
-METRICS = _child('METRICS', 'mmrsfm.evaluation', 'mmrsfm.evaluation.segmentation')
+TRANSFORMS = _child(
+    'TRANSFORMS',
+    'mmrsfm.datasets.transforms',
+    'mmrsfm.datasets.segmentation',
+    'mmrsfm.datasets.multi_task',
+)
+METRICS = _child(
+    'METRICS',
+    'mmrsfm.evaluation',
+    'mmrsfm.evaluation.segmentation',
+    'mmrsfm.evaluation.multi_task',
+)
 EVALUATOR = _child('EVALUATOR', 'mmrsfm.evaluation')
 LOOPS = _child('LOOPS', 'mmrsfm.engine', 'mmrsfm.evaluation')
 HOOKS = _child('HOOKS', 'mmrsfm.engine')

@@ -1,0 +1,2 @@
+# Copyright (c) mmrsfm contributors. Licensed under the Apache License 2.0.
+"""Metrics of several tasks and data sets. Needs mmseg, mmdet and mmrotate."""
