@@ -5,12 +5,14 @@
 import argparse
 import sys
 
+import torch
 from mmengine.config import Config
 from mmengine.evaluator import DumpResults
 from mmengine.model import is_model_wrapper
 
 from mmrsfm.engine import command_line, run_config, safe_loading
 from mmrsfm.errors import ConfigError
+from mmrsfm.utils.host_memory import keep_freed_memory
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -54,6 +56,8 @@ def dump_metric(cfg: Config, out: str) -> DumpResults:
 
 def main(args: argparse.Namespace) -> None:
     safe_loading.enable()
+    if not torch.cuda.is_available():
+        keep_freed_memory()
     cfg = run_config.load_config(args.config, args.cfg_options)
     if args.checkpoint is not None:
         run_config.check_checkpoint(args.checkpoint, 'CHECKPOINT')

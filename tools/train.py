@@ -5,7 +5,10 @@
 import argparse
 import sys
 
+import torch
+
 from mmrsfm.engine import command_line, run_config, safe_loading
+from mmrsfm.utils.host_memory import keep_freed_memory
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -31,6 +34,8 @@ def build_parser() -> argparse.ArgumentParser:
 
 def main(args: argparse.Namespace) -> None:
     safe_loading.enable()
+    if not torch.cuda.is_available():
+        keep_freed_memory()
     cfg = run_config.load_config(args.config, args.cfg_options)
     run_config.prepare_work_dir(cfg, args.config, args.work_dir)
     run_config.set_dataloader_defaults(cfg)

@@ -28,6 +28,7 @@ from mmrsfm.apis.loader_step import LoaderStep
 from mmrsfm.apis.training_step import PARTS, TrainingStep, peak_memory
 from mmrsfm.engine import command_line, run_config
 from mmrsfm.errors import ConfigError
+from mmrsfm.utils.host_memory import keep_freed_memory
 from mmrsfm.utils.matmul_floor import MatmulFloor, MatmulRecorder
 
 
@@ -50,6 +51,11 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument('--iters', type=int, default=10, help='measured steps [10]')
     parser.add_argument('--device', help="'cpu', 'cuda', 'cuda:1' [cuda where there is one]")
     parser.add_argument('--amp', action='store_true', help='mixed precision [float32]')
+    parser.add_argument(
+        '--release-memory',
+        action='store_true',
+        help='on a CPU: give freed memory back to the system in every step, as plain torch does',
+    )
     parser.add_argument(
         '--data',
         choices=['auto', 'real', 'random'],
@@ -122,6 +128,8 @@ def probe_memory(args: argparse.Namespace, config: str) -> dict[str, int]:
     command = [sys.executable, str(Path(__file__).resolve()), config, '--memory-probe']
     command += ['--device', args.device, '--data', args.data]
     command += ['--threads', str(torch.get_num_threads())]
+    if args.release_memory:
+        command += ['--release-memory']
     if args.batch_size:
         command += ['--batch-size', str(args.batch_size)]
     if args.input_shape:
@@ -319,6 +327,8 @@ def main(args: argparse.Namespace) -> None:
     if args.backbone and args.input_shape is None:
         raise ConfigError('--backbone needs --input-shape C,H,W')
     args.device = args.device or ('cuda' if torch.cuda.is_available() else 'cpu')
+    if args.device == 'cpu' and not args.release_memory:
+        keep_freed_memory()  # as tools/train.py does
     if args.memory_probe:
         measure_memory(args)
         return
