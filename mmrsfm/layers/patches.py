@@ -59,22 +59,27 @@ def unpatchify(patches: Tensor, grid: tuple[int, int], patch_size: tuple[int, in
     return cells.reshape(batch, -1, grid[0] * patch_size[0], grid[1] * patch_size[1])
 
 
-def gather_patches(images: Tensor, ids: Tensor, patch_size: tuple[int, int]) -> Tensor:
+def gather_patches(
+    images: Tensor, ids: Tensor, patch_size: tuple[int, int], channels_last: bool = False
+) -> Tensor:
     """Takes single patches out of images, without cutting up the rest.
 
     Args:
         images: Shape (B, C, H, W).
         ids: Shape (B, K), row-major numbers of the patches.
         patch_size: Height P and width Q of a patch.
+        channels_last: Order within a patch: that of :func:`patchify` instead.
 
     Returns:
-        Shape (B, K, C * P * Q), channel FIRST: the order of the weight of a patch convolution.
+        Shape (B, K, C * P * Q), channel FIRST: the order of the weight of a patch convolution; or,
+        with ``channels_last``, (B, K, P * Q * C).
     """
     batch, channels = images.shape[:2]
     rows, columns = patch_grid((images.shape[2], images.shape[3]), patch_size)
     cells = images.reshape(batch, channels, rows, patch_size[0], columns, patch_size[1])
     index = torch.arange(batch, device=images.device)[:, None]
-    chosen = cells.permute(0, 2, 4, 1, 3, 5)[index, ids // columns, ids % columns]
+    order = (0, 2, 4, 3, 5, 1) if channels_last else (0, 2, 4, 1, 3, 5)
+    chosen = cells.permute(order)[index, ids // columns, ids % columns]
     return chosen.flatten(2)
 
 

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import colorsys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -12,20 +13,21 @@ import numpy as np
 from mmrsfm.errors import ConfigError
 from mmrsfm.registry import VISUALIZERS
 from mmrsfm.visualization.modality_visualizer import ModalityVisualizer, beside
-from mmrsfm.visualization.panels import draw_panels
+from mmrsfm.visualization.panels import colourise, draw_panels
 
 Reconstruction = Mapping[str, Mapping[str, Any]]
 _HIDDEN, _MISSING = (127, 127, 127), (70, 0, 0)
 _PERCENTILES = (2.0, 98.0)
+_IN_A_ROW = 3  # modalities; more are drawn below each other
 
 
 @VISUALIZERS.register_module()
 class ReconstructionVisualizer(ModalityVisualizer):
     """Image, masked image and prediction of each modality, beside each other; and weights.
 
-    For what :meth:`mmrsfm.MaRS.predict` and :meth:`mmrsfm.SARWMixMAE.predict` return: data samples
-    with ``reconstruction``. Its
-    arguments are those of :class:`~mmrsfm.visualization.modality_visualizer.ModalityVisualizer`.
+    For what :meth:`mmrsfm.MaRS.predict`, :meth:`mmrsfm.SARWMixMAE.predict` and
+    :meth:`mmrsfm.MPMAE.predict` return: data samples with ``reconstruction``. Its arguments are
+    those of :class:`~mmrsfm.visualization.modality_visualizer.ModalityVisualizer`.
     """
 
     def draw(self, shown: dict[str, Any], sample: Any) -> np.ndarray:
@@ -37,10 +39,28 @@ class ReconstructionVisualizer(ModalityVisualizer):
         found = getattr(sample, 'reconstruction', None)
         if found is None:
             raise ConfigError(
-                'ReconstructionVisualizer draws what mmrsfm.MaRS or mmrsfm.SARWMixMAE predicts; '
-                'this data sample has no reconstruction'
+                'ReconstructionVisualizer draws what mmrsfm.MaRS, mmrsfm.SARWMixMAE or '
+                'mmrsfm.MPMAE predicts; this data sample has no reconstruction'
             )
-        return beside(reconstruction_panels(found))
+        return arranged(found)
+
+
+def arranged(reconstruction: Reconstruction, paste: bool = True) -> np.ndarray:
+    """The panels of a sample as one picture: few modalities beside, many below each other.
+
+    Args:
+        reconstruction: See :func:`reconstruction_panels`.
+        paste: See :func:`reconstruction_panels`.
+
+    Returns:
+        uint8 (H, W, 3).
+    """
+    panels = reconstruction_panels(reconstruction, paste)
+    each = len(panels) // len(reconstruction)
+    if len(reconstruction) <= _IN_A_ROW or each * len(reconstruction) != len(panels):
+        return beside(panels)
+    rows = [beside(panels[start : start + each]) for start in range(0, len(panels), each)]
+    return np.concatenate(rows)
 
 
 def reconstruction_panels(
@@ -55,7 +75,9 @@ def reconstruction_panels(
         reconstruction: For each modality ``image`` (C, H, W) with NaN where there are no data,
             ``pred`` (C, H, W) and ``mask`` (1, H, W), True where it was hidden; tensors or arrays.
             Optional: ``weight`` (1, H, W), 0 where there are no data: how much each pixel weighs in
-            the loss.
+            the loss; ``bands``: the one or three channels that are shown, from 0 (default: the
+            first three, or the first); ``classes``: their number, where ``image`` and ``pred``
+            (1, H, W) are classes, negative where there are no data.
         paste: Whether the prediction is shown in hidden and missing places alone, and around it the
             image.
 
@@ -66,10 +88,17 @@ def reconstruction_panels(
     panels = []
     for name, part in reconstruction.items():
         image, pred, mask = (_array(part[key]) for key in ('image', 'pred', 'mask'))
-        bands = [0, 1, 2] if image.shape[2] >= 3 else [0, 0, 0]
-        image, pred, hidden = image[..., bands], pred[..., bands], mask[..., 0].astype(bool)
-        missing = ~np.isfinite(image).all(axis=2)
-        whole, painted = _stretched(image, pred)
+        hidden = mask[..., 0].astype(bool)
+        if part.get('classes'):
+            missing = image[..., 0] < 0
+            palette = _palette(int(part['classes']))
+            whole, painted = (colourise(one[..., 0], palette) for one in (image, pred))
+        else:
+            bands = list(part.get('bands') or ((0, 1, 2) if image.shape[2] >= 3 else (0,)))
+            bands = bands if len(bands) == 3 else bands * 3
+            image, pred = image[..., bands], pred[..., bands]
+            missing = ~np.isfinite(image).all(axis=2)
+            whole, painted = _stretched(image, pred)
         if paste:
             painted = np.where((hidden | missing)[..., None], painted, whole)
         whole[missing] = _MISSING
@@ -109,8 +138,19 @@ def draw_reconstructions(
     Returns:
         The path.
     """
-    rows = [beside(reconstruction_panels(one, paste)) for one in reconstructions]
+    rows = [arranged(one, paste) for one in reconstructions]
     return draw_panels(path, [(title, np.concatenate(rows))], caption=caption)
+
+
+def _palette(classes: int) -> list[list[int]]:
+    """A colour for each class, neighbours far apart on the colour wheel."""
+    colours = [
+        colorsys.hsv_to_rgb(
+            0.618034 * number % 1, 0.55 + 0.4 * (number % 2), 0.95 - 0.3 * (number % 3 / 2)
+        )
+        for number in range(classes)
+    ]
+    return [[round(255 * part) for part in colour] for colour in colours]
 
 
 def _array(value: Any) -> np.ndarray:

@@ -9,6 +9,7 @@ from mmrsfm.models.losses.regression_loss import RegressionLoss
 from mmrsfm.models.losses.sar_weighted_reconstruction_loss import (
     SARWeightedReconstructionLoss,
 )
+from mmrsfm.models.losses.task_weighting import TaskWeighting
 from mmrsfm.models.losses.token_clip_loss import TokenCLIPLoss
 
 __all__ = [
@@ -18,5 +19,6 @@ __all__ = [
     'NTXentLoss',
     'RegressionLoss',
     'SARWeightedReconstructionLoss',
+    'TaskWeighting',
     'TokenCLIPLoss',
 ]
