@@ -90,3 +90,28 @@ def mixmim_layer_depth(name: str, depths: Sequence[int]) -> int:
     if parts[2] == 'blocks':
         return 1 + sum(depths[:stage]) + int(parts[3])
     return 1 + sum(depths[: stage + 1])
+
+
+def conv_next_layer_depth(name: str, depths: Sequence[int], faithful: bool = False) -> int:
+    """Depth of a parameter of ConvNeXt in mmpretrain's names, one depth for each block.
+
+    Args:
+        name: Name of the parameter within the backbone, e.g. ``'stages.2.7.norm.weight'``.
+        depths: Number of blocks of each stage.
+        faithful: As the published fine-tunings of MMEarth have it: what is between two stages is
+            as deep as the first block *before* it, in the stage that it ends; the stem is as
+            ``sum(depths) + 1``, so that it has the full learning rate.
+
+    Returns:
+        0 for the stem. The blocks count from 1 through all stages; what is between two stages lies
+        as deep as the first block behind it. ``sum(depths) + 1`` for everything else (norms).
+    """
+    parts = name.split('.')
+    last = sum(depths) + 1
+    if parts[0] == 'stages':
+        return 1 + sum(depths[: int(parts[1])]) + int(parts[2])
+    if parts[0] == 'downsample_layers' and parts[1] != '0':
+        return 1 + sum(depths[: int(parts[1]) - int(faithful)])
+    if parts[0] in ('downsample_layers', 'initial_conv') and not faithful:
+        return 0
+    return last

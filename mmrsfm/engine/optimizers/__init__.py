@@ -1,5 +1,8 @@
 # Copyright (c) mmrsfm contributors. Licensed under the Apache License 2.0.
 from mmrsfm.engine.optimizers.autocast_wrapper import BF16OptimWrapper
+from mmrsfm.engine.optimizers.conv_next_layer_decay import (
+    ConvNeXtLayerDecayOptimWrapperConstructor,
+)
 from mmrsfm.engine.optimizers.intern_image_layer_decay import (
     InternImageLayerDecayOptimWrapperConstructor,
 )
@@ -9,6 +12,7 @@ from mmrsfm.engine.optimizers.swin_layer_decay import SwinLayerDecayOptimWrapper
 
 __all__ = [
     'BF16OptimWrapper',
+    'ConvNeXtLayerDecayOptimWrapperConstructor',
     'InternImageLayerDecayOptimWrapperConstructor',
     'MixMIMLayerDecayOptimWrapperConstructor',
     'RVSALayerDecayOptimWrapperConstructor',

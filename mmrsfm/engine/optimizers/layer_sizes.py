@@ -58,14 +58,16 @@ def check_stages(
     model: nn.Module,
     stages: str,
     paramwise_cfg: Mapping[str, Any],
+    blocks: str = '.blocks',
 ) -> list[int]:
     """Counts the layers of each stage, and compares with ``depths`` and ``num_layers``.
 
     Args:
         found: Names within the backbone, for each prefix at which one was found.
         model: The model.
-        stages: Name of the list of stages, each with a list ``blocks``, e.g. ``'levels'``.
+        stages: Name of the list of stages, e.g. ``'levels'``.
         paramwise_cfg: What the config states.
+        blocks: What follows the number of a stage in the name of its list of layers.
 
     Returns:
         The number of layers of each stage.
@@ -77,7 +79,10 @@ def check_stages(
     total = paramwise_cfg.get('num_layers')
     if given is not None and total is not None and sum(given) != total:
         raise ConfigError(f'paramwise_cfg: depths {list(given)} do not sum to {total} layers')
-    sizes = [_stage_depths(names, model, prefix, stages, given) for prefix, names in found.items()]
+    sizes = [
+        _stage_depths(names, model, prefix, stages, blocks, given)
+        for prefix, names in found.items()
+    ]
     if not sizes:
         return list(given) if given is not None else [total or 0]
     depths = sizes[0]
@@ -96,6 +101,7 @@ def _stage_depths(
     model: nn.Module,
     prefix: str,
     stages: str,
+    blocks: str,
     given: Sequence[int] | None,
 ) -> list[int]:
     pattern = re.compile(re.escape(stages) + r'\.(\d+)\.')
@@ -107,6 +113,6 @@ def _stage_depths(
         )
     depths = list(given) if given is not None else [None] * count
     return [
-        check_blocks(names, model, prefix, f'{stages}.{stage}.blocks', depth, f'depths[{stage}]')
+        check_blocks(names, model, prefix, f'{stages}.{stage}{blocks}', depth, f'depths[{stage}]')
         for stage, depth in enumerate(depths)
     ]
