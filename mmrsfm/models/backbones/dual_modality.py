@@ -100,7 +100,7 @@ class DualModalityBackbone(BaseModule):
         input_modalities: Sequence[str] | None = None,
         modality_dropout: float | Mapping[str, float] = 0.0,
         frozen_stages: int | None = None,
-        with_cp: bool | None = None,
+        with_cp: bool | Sequence[int] | None = None,
         init_cfg: dict | list[dict] | None = None,
     ) -> None:
         super().__init__(init_cfg)

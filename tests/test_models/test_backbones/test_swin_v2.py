@@ -3,6 +3,7 @@
 
 import copy
 import math
+from typing import ClassVar
 
 import pytest
 import torch
@@ -59,6 +60,7 @@ class TestAsMaRS(TestSwinV2):
     )  # fmt: skip
     strides = (32,)
     channels = (128,)
+    checkpointed: ClassVar[dict] = {'with_cp': [0, 2]}  # stages by number
 
 
 @pytest.mark.parametrize(
@@ -251,6 +253,7 @@ def test_what_is_not_returned_is_not_trained():
         (dict(out_indices=(1, 0)), 'rising order'),
         (dict(out_indices=(4,)), 'from 0 to 3'),
         (dict(frozen_stages=4), 'not from -1 to 3'),
+        (dict(with_cp=[4]), 'neither a bool nor stages 0 to 3'),
         (dict(final_norm=True, out_indices=(0,)), 'final_norm=True is about stage 3'),
     ],
 )
