@@ -26,21 +26,25 @@ class SampleAddress(int):
     Args:
         index: Index into the dataset, >= 0.
         epoch: Epoch in which the sample is drawn, >= 0.
+        visit: How often the sample was drawn in this epoch before; each visit is another draw.
     """
 
     epoch: int
+    visit: int
 
-    def __new__(cls, index: int, epoch: int = 0) -> SampleAddress:
+    def __new__(cls, index: int, epoch: int = 0, visit: int = 0) -> SampleAddress:
         """Makes an integer that knows its epoch."""
         self = super().__new__(cls, index)
         self.epoch = epoch
+        self.visit = visit
         return self
 
     def __reduce__(self) -> tuple:
-        return SampleAddress, (int(self), self.epoch)
+        return SampleAddress, (int(self), self.epoch, self.visit)
 
     def __repr__(self) -> str:
-        return f'SampleAddress({int(self)}, epoch={self.epoch})'
+        visit = f', visit={self.visit}' if self.visit else ''
+        return f'SampleAddress({int(self)}, epoch={self.epoch}{visit})'
 
 
 def derive_seed(*address: int | str) -> int:

@@ -108,6 +108,7 @@ class AddressedDataset(Dataset):
             TooManyBadSamplesError: Too many in a row cannot be read.
         """
         epoch = getattr(index, 'epoch', self.epoch)
+        visit = getattr(index, 'visit', 0)
         wanted = int(index)
         if wanted < 0:
             wanted += len(self)
@@ -115,6 +116,8 @@ class AddressedDataset(Dataset):
         position = wanted
         while True:
             address: tuple[int | str, ...] = (self.seed, epoch, position)
+            if visit:
+                address = (*address, 'visit', visit)
             if position != wanted:
                 # Another draw than the sample's own, which may come in this epoch too.
                 address = (*address, 'instead of', wanted)

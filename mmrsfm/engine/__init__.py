@@ -3,6 +3,7 @@ from mmrsfm.engine.hooks import (
     BatchNormHook,
     CheckpointHook,
     ClassCountHook,
+    EncoderCheckpointHook,
     PretrainedGuardHook,
     VisualizationHook,
 )
@@ -10,24 +11,28 @@ from mmrsfm.engine.log_processor import LogProcessor
 from mmrsfm.engine.loops import EpochTrainLoop, IterTrainLoop
 from mmrsfm.engine.optimizers import (
     BF16OptimWrapper,
+    ConvNeXtLayerDecayOptimWrapperConstructor,
     InternImageLayerDecayOptimWrapperConstructor,
     MixMIMLayerDecayOptimWrapperConstructor,
     RVSALayerDecayOptimWrapperConstructor,
     SwinLayerDecayOptimWrapperConstructor,
 )
-from mmrsfm.engine.samplers import EpochSampler
+from mmrsfm.engine.samplers import EpochSampler, MultiDatasetSampler
 
 __all__ = [
     'BF16OptimWrapper',
     'BatchNormHook',
     'CheckpointHook',
     'ClassCountHook',
+    'ConvNeXtLayerDecayOptimWrapperConstructor',
+    'EncoderCheckpointHook',
     'EpochSampler',
     'EpochTrainLoop',
     'InternImageLayerDecayOptimWrapperConstructor',
     'IterTrainLoop',
     'LogProcessor',
     'MixMIMLayerDecayOptimWrapperConstructor',
+    'MultiDatasetSampler',
     'PretrainedGuardHook',
     'RVSALayerDecayOptimWrapperConstructor',
     'SwinLayerDecayOptimWrapperConstructor',

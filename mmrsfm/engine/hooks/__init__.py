@@ -2,6 +2,7 @@
 from mmrsfm.engine.hooks.batch_norm_hook import BatchNormHook
 from mmrsfm.engine.hooks.checkpoint_hook import CheckpointHook
 from mmrsfm.engine.hooks.class_count_hook import ClassCountHook
+from mmrsfm.engine.hooks.encoder_checkpoint_hook import EncoderCheckpointHook
 from mmrsfm.engine.hooks.pretrained_guard_hook import PretrainedGuardHook
 from mmrsfm.engine.hooks.visualization_hook import VisualizationHook
 
@@ -9,6 +10,7 @@ __all__ = [
     'BatchNormHook',
     'CheckpointHook',
     'ClassCountHook',
+    'EncoderCheckpointHook',
     'PretrainedGuardHook',
     'VisualizationHook',
 ]

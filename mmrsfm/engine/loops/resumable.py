@@ -76,10 +76,12 @@ class ResumableLoop:
             max_skips=max_bad_samples,
         )
         sampler = cfg.get('sampler')
-        if isinstance(sampler, MutableMapping) and str(sampler.get('type')).endswith(
-            'EpochSampler'
-        ):
-            sampler.setdefault('seed', self._seed)
+        if isinstance(sampler, MutableMapping):
+            kind = str(sampler.get('type'))
+            if kind.endswith(('EpochSampler', 'MultiDatasetSampler')):
+                sampler.setdefault('seed', self._seed)
+            if kind.endswith('MultiDatasetSampler') and 'batch_size' in cfg:
+                sampler.setdefault('batch_size', cfg['batch_size'])
         return cfg
 
     def _adopt_dataloader(self, infinite: bool) -> None:

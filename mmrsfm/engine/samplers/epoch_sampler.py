@@ -143,11 +143,19 @@ class EpochSampler(Sampler):
         self.position = int(state['position'])
 
     def _order(self, epoch: int) -> list[int]:
+        return self._permutation(self.size, 'order', epoch)
+
+    def _permutation(self, size: int, *address: int | str) -> list[int]:
+        """The numbers below ``size`` in an order that follows from the seed and an address."""
         if not self.shuffle:
-            return list(range(self.size))
+            return list(range(size))
         generator = torch.Generator()
-        generator.manual_seed(derive_seed(self.seed, 'order', epoch))
-        return torch.randperm(self.size, generator=generator).tolist()
+        generator.manual_seed(derive_seed(self.seed, *address))
+        return torch.randperm(size, generator=generator).tolist()
+
+    def _address(self, entry: int, epoch: int) -> SampleAddress:
+        """What is yielded for an entry of :meth:`_order`."""
+        return SampleAddress(entry, epoch)
 
     def _one_epoch(self) -> Iterator[SampleAddress]:
         epoch, start = self._epoch, min(self.position, self.size)
@@ -156,7 +164,7 @@ class EpochSampler(Sampler):
         if self.round_up:
             stop = start + math.ceil((self.size - start) / self.world_size) * self.world_size
         for place in range(start + self.rank, stop, self.world_size):
-            yield SampleAddress(order[place % self.size], epoch)
+            yield self._address(order[place % self.size], epoch)
 
     def _stream(self) -> Iterator[SampleAddress]:
         place = self.position + self.rank
@@ -165,5 +173,5 @@ class EpochSampler(Sampler):
             if place // self.size != epoch:
                 epoch = place // self.size
                 order = self._order(epoch)
-            yield SampleAddress(order[place % self.size], epoch)
+            yield self._address(order[place % self.size], epoch)
             place += self.world_size
