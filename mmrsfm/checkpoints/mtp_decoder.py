@@ -1,14 +1,14 @@
 # Copyright (c) mmrsfm contributors. Licensed under the Apache License 2.0.
-"""The decoders of a full MTP file, under the names of the fine-tuning models of one task.
+"""The decoders of a multi-task pretraining, under the names of the fine-tuning models of one task.
 
 MTP (Wang et al., JSTARS 2024, arXiv 2403.13430) pretrains one encoder with three decoders, whose
-last layers exist once for each data set of SAMRS. Its own script renames the rotated branch; here
-all three are, the last layers too where a data set is named, and what is left aside is reported.
+last layers exist once for each data set. Its own script renames the rotated branch; here all three
+are, the last layers too where a data set is named, and what is left aside is reported. Published
+files are taken, and those of :class:`mmrsfm.MTP`.
 """
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -16,10 +16,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from mmrsfm.checkpoints.layout import StateDict
+from mmrsfm.checkpoints.layout import StateDict, get_layout
+from mmrsfm.checkpoints.layouts.mtp_model import DECODERS, last_layers_of
 from mmrsfm.checkpoints.loading import load_pretrained
 from mmrsfm.checkpoints.report import LoadReport, compact
-from mmrsfm.checkpoints.traits import SOURCE_KEY
+from mmrsfm.checkpoints.traits import SOURCE_KEY, TRAITS_KEY
 from mmrsfm.checkpoints.unwrapping import unwrap
 from mmrsfm.class_tables import DOTA_V2, SAMRS
 from mmrsfm.errors import CheckpointError, ConfigError
@@ -27,8 +28,6 @@ from mmrsfm.errors import CheckpointError, ConfigError
 BACKGROUND = 'background'
 # Of the order of DOTA-2.0, DIOR-R and FAIR1M are those that the fine-tunings use.
 FINETUNED_ORDER = {**SAMRS, 'sota': DOTA_V2}
-_NUMBERS = {name: number for number, name in enumerate(SAMRS, 1)}
-_ENCODER = 'encoder.'
 
 
 @dataclass(frozen=True)
@@ -36,13 +35,14 @@ class _LastLayer:
     """A layer that exists once for each data set.
 
     Attributes:
-        theirs: Its name, with ``{n}`` for the number of the data set.
+        pretrained: Its name in the last layers of the data set.
         ours: Its name in the fine-tuning model.
         rows: Output channels of one class; 0: the layer does not know the classes.
-        background: Where the row of the background stands: ``'last'``, ``'first'`` or ``'none'``.
+        background: Where the row of the background stands: ``'last'``, ``'named'`` (it is one of
+            the classes) or ``'none'``.
     """
 
-    theirs: str
+    pretrained: str
     ours: str
     rows: int
     background: str
@@ -50,41 +50,32 @@ class _LastLayer:
 
 @dataclass(frozen=True)
 class _Task:
-    """A decoder: the model that it goes into, its prefix and its last layers."""
+    """A decoder: the model that it goes into, and its last layers."""
 
     model: str
-    prefix: str
     last: tuple[_LastLayer, ...]
 
 
 TASKS = {
     'rotated': _Task(
         'Oriented R-CNN of mmrotate',
-        'rotdetdecoder.',
         (
-            _LastLayer('rotdetroiboxhead_fc_cls{n}', 'roi_head.bbox_head.fc_cls', 1, 'last'),
-            _LastLayer('rotdetroiboxhead_fc_reg{n}', 'roi_head.bbox_head.fc_reg', 0, 'none'),
+            _LastLayer('bbox_head.fc_cls', 'roi_head.bbox_head.fc_cls', 1, 'last'),
+            _LastLayer('bbox_head.fc_reg', 'roi_head.bbox_head.fc_reg', 0, 'none'),
         ),
     ),
     'instance': _Task(
         'Mask R-CNN of mmdet',
-        'inssegdecoder.',
         (
-            _LastLayer('inssegroiboxhead_fc_cls{n}', 'roi_head.bbox_head.fc_cls', 1, 'last'),
-            _LastLayer('inssegroiboxhead_fc_reg{n}', 'roi_head.bbox_head.fc_reg', 4, 'none'),
-            _LastLayer('inssegroimaskhead_conv{n}', 'roi_head.mask_head.conv_logits', 1, 'none'),
+            _LastLayer('bbox_head.fc_cls', 'roi_head.bbox_head.fc_cls', 1, 'last'),
+            _LastLayer('bbox_head.fc_reg', 'roi_head.bbox_head.fc_reg', 4, 'none'),
+            _LastLayer('mask_head.conv_logits', 'roi_head.mask_head.conv_logits', 1, 'none'),
         ),
     ),
     'semantic': _Task(
         'UPerHead of mmseg',
-        'semsegdecoder.',
-        (_LastLayer('semseghead_{n}.1', 'decode_head.conv_seg', 1, 'first'),),
+        (_LastLayer('conv_seg', 'decode_head.conv_seg', 1, 'named'),),
     ),
-}
-_ANY_LAST = {
-    re.compile(re.escape(layer.theirs).replace(r'\{n\}', r'[1-3]') + r'\.')
-    for task in TASKS.values()
-    for layer in task.last
 }
 
 
@@ -148,16 +139,18 @@ def reuse_mtp_decoder(
     classes: Sequence[str] | None = None,
     weights: str = 'auto',
 ) -> DecoderReuse:
-    """Takes the encoder and one decoder out of a full MTP file.
+    """Takes the encoder and one decoder out of a full file of a multi-task pretraining.
 
     Args:
         checkpoint: Contents of the file, see :func:`mmrsfm.checkpoints.read_checkpoint`.
         task: ``'rotated'``: Oriented R-CNN of mmrotate. ``'instance'``: Mask R-CNN of mmdet.
             ``'semantic'``: UPerHead of mmseg (of 256 channels, as it was pretrained).
-        dataset: ``'sota'``, ``'sior'`` or ``'fast'``: its last layers are taken too; ``None``: they
-            keep the initial values of the fine-tuning model, as the published script leaves them.
+        dataset: ``'sota'``, ``'sior'`` or ``'fast'``, or what another is called in a file of ours:
+            its last layers are taken too; ``None``: they keep the initial values of the fine-tuning
+            model, as the published script leaves them.
         classes: Classes of the fine-tuning, in its order; for the semantic decoder with
-            ``'background'``, if there is one. Defaults to those of DOTA-2.0, DIOR and FAIR1M-2.0.
+            ``'background'``, if there is one. Default: those of DOTA-2.0, DIOR and FAIR1M-2.0; of
+            other data sets their own.
         weights: Entry of the file that holds the weights.
 
     Returns:
@@ -169,45 +162,40 @@ def reuse_mtp_decoder(
     """
     if task not in TASKS:
         raise ConfigError(f'MTP has no task {task!r}; there are {list(TASKS)}')
-    if dataset is not None and dataset not in SAMRS:
-        raise ConfigError(f'MTP was not trained on {dataset!r}; its data sets are {list(SAMRS)}')
+    found = unwrap(checkpoint, weights)
+    sets = _label_sets(found.meta)
+    if dataset is not None and dataset not in sets:
+        raise ConfigError(f'MTP was not trained on {dataset!r}; its data sets are {list(sets)}')
     if classes is not None and dataset is None:
         raise ConfigError('classes are those of the last layers: name the data set of these too')
-    state = unwrap(checkpoint, weights).state
-    prefix = TASKS[task].prefix
-    for needed in (_ENCODER, prefix):
-        if not any(name.startswith(needed) for name in state):
-            parts = compact(sorted({name.split('.', 1)[0] for name in state}))
-            raise CheckpointError(
-                f'nothing begins with {needed!r}, so this is no full model file of MTP (there is '
-                f'one beside each "_encoder" file); its parts are {parts}'
-            )
+    state, origins = _own_names(found.state, task)
     reuse = DecoderReuse(task, {}, {})
-    last = _last_layers(task, dataset)
+    own = f'decoders.{task}.'
+    last = {} if dataset is None else _last_layers(task, dataset)
     for name, value in state.items():
         stem, _, leaf = name.rpartition('.')
-        if name.startswith(_ENCODER):
-            _take(reuse, f'backbone.{name.removeprefix(_ENCODER)}', name, value)
+        if name.startswith('backbone.'):
+            _take(reuse, name, origins[name], value)
         elif stem in last:
             layer = last[stem]
             assert dataset is not None
-            rows, how = _order(layer, len(value), dataset, classes, name)
+            order = _Order(layer, dataset, sets[dataset], classes)
+            rows, how = order.of(len(value), origins[name])
             new = f'{layer.ours}.{leaf}'
-            _take(reuse, new, name, value if rows is None else value[rows])
+            _take(reuse, new, origins[name], value if rows is None else value[rows])
             if how is not None:
                 reuse.reordered[new] = how
         else:
-            ours = name.removeprefix(prefix)
-            reason = _why_left(name, ours, task)
+            reason = _why_left(name, task)
             if reason is None:
-                _take(reuse, ours, name, value)
+                _take(reuse, name.removeprefix(own), origins[name], value)
             else:
-                reuse.left.setdefault(reason, []).append(name)
-    found = {name.rpartition('.')[0] for name in reuse.taken.values()}
-    if set(last) - found:
-        raise CheckpointError(
-            f'the file has no last layers of {dataset!r}: {compact(sorted(set(last) - found))}'
-        )
+                reuse.left.setdefault(reason, []).append(origins[name])
+    missing = [stem for stem in last if not any(name.rpartition('.')[0] == stem for name in state)]
+    if missing:
+        published = get_layout('mtp_model').from_mmrsfm({name: torch.empty(0) for name in missing})
+        shown = missing if _is_own(found.state) else sorted(published[0])
+        raise CheckpointError(f'the file has no last layers of {dataset!r}: {compact(shown)}')
     return reuse
 
 
@@ -259,55 +247,128 @@ def _take(reuse: DecoderReuse, new: str, old: str, value: Tensor) -> None:
     reuse.taken[new] = old
 
 
-def _last_layers(task: str, dataset: str | None) -> dict[str, _LastLayer]:
-    if dataset is None:
-        return {}
-    number = str(_NUMBERS[dataset])
-    return {layer.theirs.replace('{n}', number): layer for layer in TASKS[task].last}
+def _is_own(state: Mapping[str, Any]) -> bool:
+    return any(name.startswith('decoders.') for name in state)
 
 
-def _why_left(name: str, ours: str, task: str) -> str | None:
+def _own_names(state: StateDict, task: str) -> tuple[StateDict, dict[str, str]]:
+    """The entries under the names of :class:`mmrsfm.MTP`, and their names in the file.
+
+    Raises:
+        CheckpointError: If the file has no encoder, or no such decoder.
+    """
+    own = _is_own(state)
+    needed = ('backbone.', f'decoders.{task}.') if own else ('encoder.', f'{DECODERS[task]}.')
+    for prefix in needed:
+        if not any(name.startswith(prefix) for name in state):
+            parts = compact(sorted({name.split('.', 1)[0] for name in state}))
+            raise CheckpointError(
+                f'nothing begins with {prefix!r}, so this is no full model file of MTP (there is '
+                f'one beside each "_encoder" file); its parts are {parts}'
+            )
+    if own:
+        return dict(state), {name: name for name in state}
+    layout = get_layout('mtp_model')
+    origins = {
+        next(iter(layout.to_mmrsfm({name: value})[0])): name for name, value in state.items()
+    }
+    return layout.to_mmrsfm(state)[0], origins
+
+
+def _label_sets(meta: Mapping[str, Any]) -> dict[str, dict[str, Sequence[str]]]:
+    """Names of the classes of each data set: what the file says, or those of SAMRS."""
+    stated = (meta.get(TRAITS_KEY) or {}).get('label_sets')
+    if stated:
+        return {name: dict(one) for name, one in stated.items()}
+    return {name: {'classes': classes} for name, classes in SAMRS.items()}
+
+
+def _last_layers(task: str, dataset: str) -> dict[str, _LastLayer]:
+    where = last_layers_of(task, dataset)
+    return {f'{where}.{layer.pretrained}': layer for layer in TASKS[task].last}
+
+
+def _why_left(name: str, task: str) -> str | None:
     """Why an entry that is no encoder's and no wanted last layer's is left aside."""
-    if any(pattern.match(name) for pattern in _ANY_LAST):
+    parts = name.split('.')
+    if parts[0] != 'decoders':
+        return 'unknown' if parts[0] != 'weighting' else 'weights of the tasks'
+    if parts[2] == 'last_layers':
         return 'last layers of the data sets'
-    if name == ours:
-        others = [other for other, entry in TASKS.items() if name.startswith(entry.prefix)]
-        return f'{others[0]} decoder' if others else 'unknown'
-    if task == 'semantic' and ours.startswith('decode_head.conv_seg.'):
+    if parts[1] != task:
+        return f'{parts[1]} decoder'
+    if name.startswith('decoders.semantic.decode_head.conv_seg.'):
         return 'a classifier that the pretraining does not use'
     return None
 
 
-def _order(
-    layer: _LastLayer, rows: int, dataset: str, classes: Sequence[str] | None, name: str
-) -> tuple[Tensor | None, str | None]:
-    """Which rows of a last layer go where, and that in words; ``None`` where nothing changes."""
-    if not layer.rows:
-        return None, None
-    theirs = SAMRS[dataset]
-    wanted = list(FINETUNED_ORDER[dataset] if classes is None else classes)
-    with_background = rows == layer.rows * (len(theirs) + 1)
-    if rows != layer.rows * len(theirs) and not with_background:
+@dataclass(frozen=True)
+class _Order:
+    """Which rows of a last layer go where.
+
+    Attributes:
+        layer: The layer.
+        dataset: The data set of the pretraining.
+        names: Its ``classes``, and perhaps ``semantic_classes``.
+        wanted: Classes of the fine-tuning, in its order, or ``None``.
+    """
+
+    layer: _LastLayer
+    dataset: str
+    names: Mapping[str, Sequence[str]]
+    wanted: Sequence[str] | None
+
+    def of(self, rows: int, name: str) -> tuple[Tensor | None, str | None]:
+        """The numbers of the rows, and that in words; ``None`` where nothing changes.
+
+        Args:
+            rows: Output channels of the layer.
+            name: Its name in the file.
+
+        Raises:
+            CheckpointError: If the rows do not fit the classes.
+            ConfigError: If a class is wanted that it does not have.
+        """
+        if not self.layer.rows:
+            return None, None
+        theirs = self._theirs(rows, name)
+        wanted = self._wanted(theirs)
+        places = {label: number for number, label in enumerate(theirs)}
+        unknown = [label for label in wanted if label not in places]
+        if unknown:
+            raise ConfigError(
+                f'the last layers of {self.dataset!r} know no '
+                f'{", ".join(map(repr, unknown[:5]))}; their classes are {", ".join(places)}. '
+                'Without a data set the last layers start anew.'
+            )
+        order = [places[label] for label in wanted]
+        if self.layer.background == 'last' and rows == self.layer.rows * (len(theirs) + 1):
+            order.append(len(theirs))
+        if order == list(range(rows // self.layer.rows)):
+            return None, None
+        index = torch.tensor(order)[:, None] * self.layer.rows + torch.arange(self.layer.rows)
+        how = f'{len(wanted)} of the {len(places)} classes of {self.dataset}, by name'
+        return index.flatten(), how
+
+    def _theirs(self, rows: int, name: str) -> Sequence[str]:
+        classes = list(self.names['classes'])
+        known = [classes]
+        if self.layer.background == 'named':
+            known = [list(self.names.get('semantic_classes') or [BACKGROUND, *classes]), classes]
+        extra = (0, 1) if self.layer.background == 'last' else (0,)
+        for theirs in known:
+            if rows in [self.layer.rows * (len(theirs) + more) for more in extra]:
+                return theirs
         raise CheckpointError(
-            f'{name} has {rows} output channels, which do not fit the {len(theirs)} classes of '
-            f'{dataset!r}'
+            f'{name} has {rows} output channels, which do not fit the {len(classes)} classes of '
+            f'{self.dataset!r}'
         )
-    first = with_background and layer.background == 'first'
-    if first and classes is None:
-        wanted = [BACKGROUND, *wanted]
-    places = {label: number + int(first) for number, label in enumerate(theirs)}
-    if first:
-        places[BACKGROUND] = 0
-    unknown = [label for label in wanted if label not in places]
-    if unknown:
-        raise ConfigError(
-            f'the last layers of {dataset!r} know no {", ".join(map(repr, unknown[:5]))}; their '
-            f'classes are {", ".join(places)}. Without a data set the last layers start anew.'
-        )
-    order = [places[label] for label in wanted]
-    if with_background and layer.background == 'last':
-        order.append(len(theirs))
-    if order == list(range(rows // layer.rows)):
-        return None, None
-    index = torch.tensor(order)[:, None] * layer.rows + torch.arange(layer.rows)
-    return index.flatten(), f'{len(wanted)} of the {len(places)} classes of {dataset}, by name'
+
+    def _wanted(self, theirs: Sequence[str]) -> Sequence[str]:
+        if self.wanted is not None:
+            return list(self.wanted)
+        classes = tuple(self.names['classes'])
+        if classes != SAMRS.get(self.dataset):
+            return list(theirs)
+        order = list(FINETUNED_ORDER[self.dataset])
+        return [BACKGROUND, *order] if BACKGROUND in theirs else order

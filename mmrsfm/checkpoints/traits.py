@@ -23,7 +23,8 @@ def describe_model(model: nn.Module) -> dict[str, Any]:
         ``mmrsfm_contract``: the contract of its data preprocessor, where it has one.
         ``mmrsfm_traits``: what the shapes of the weights don't tell: ``norm_style`` (weights of
         post-norm blocks fit pre-norm ones, and are wrong there), ``grid``, rows and columns of
-        the position table, and ``modalities``, names and numbers of channels in their order.
+        the position table, ``modalities``, names and numbers of channels in their order, and
+        ``label_sets``, names of the classes of each data set of a multi-task pretraining.
     """
     meta: dict[str, Any] = {}
     contract = getattr(getattr(model, 'data_preprocessor', None), 'contract', None)
@@ -40,5 +41,14 @@ def describe_model(model: nn.Module) -> dict[str, Any]:
     modalities = getattr(model, 'modalities', None) or getattr(backbone, 'modalities', None)
     if isinstance(modalities, Mapping):
         traits['modalities'] = {str(name): int(count) for name, count in modalities.items()}
+    label_sets = getattr(model, 'label_sets', None)
+    if isinstance(label_sets, Mapping):
+        traits['label_sets'] = {
+            str(name): {
+                'classes': list(one.classes),
+                'semantic_classes': list(one.semantic_classes),
+            }
+            for name, one in label_sets.items()
+        }
     meta[TRAITS_KEY] = traits
     return meta

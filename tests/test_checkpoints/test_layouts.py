@@ -232,7 +232,7 @@ def test_detected_alone_and_round_trip(name, depth, decoder):
     ours, unknown = get_layout(name).to_mmrsfm(state)
     assert not unknown
     parts = {key.split('.')[0] for key in ours}
-    others = {'rotdetdecoder', 'heads', 'teacher', 'contrast', 'unused'}
+    others = {'decoders', 'heads', 'teacher', 'contrast', 'unused'}
     assert parts <= {'backbone', 'neck', 'predictor', 'head'} | others
     back, homeless = get_layout(name).from_mmrsfm(ours)
     assert not homeless

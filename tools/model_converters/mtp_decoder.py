@@ -1,6 +1,6 @@
 #!/usr/bin/env python
 # Copyright (c) mmrsfm contributors. Licensed under the Apache License 2.0.
-"""Takes encoder and decoder of a full MTP file for a fine-tuning; nothing in the file is run."""
+"""Takes encoder and decoder of a multi-task pretraining for a fine-tuning; no file is run."""
 
 import argparse
 import copy
@@ -15,7 +15,6 @@ from mmengine.registry import DATASETS, MODELS, init_default_scope
 from mmrsfm.checkpoints import file_digests, read_checkpoint
 from mmrsfm.checkpoints.mtp_decoder import TASKS, DecoderReuse, fit_to_model, reuse_mtp_decoder
 from mmrsfm.checkpoints.sources import locate
-from mmrsfm.class_tables import SAMRS
 from mmrsfm.engine import command_line, run_config
 from mmrsfm.engine.atomic_io import atomic_write
 from mmrsfm.errors import CheckpointError, ConfigError
@@ -24,7 +23,8 @@ from mmrsfm.errors import CheckpointError, ConfigError
 def build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         description='Take the encoder and one decoder of a full MTP model file, under the names of '
-        'the fine-tuning model; what has no place there is named.'
+        'the fine-tuning model; what has no place there is named. A published file, or a '
+        'checkpoint of mmrsfm.MTP.'
     )
     parser.add_argument('src', help='the full model file (the one without "_encoder")')
     parser.add_argument('dst', help='the .pth to write, for load_from of the config')
@@ -35,12 +35,14 @@ def build_parser() -> argparse.ArgumentParser:
         'in its model is left out, and the order of the classes is that of its dataset',
     )
     parser.add_argument(
-        '--dataset', choices=list(SAMRS), help='take the last layers of this data set of SAMRS too'
+        '--dataset',
+        help='take the last layers of this data set too: sota, sior, fast, or what it is called in '
+        'a pretraining of your own',
     )
     parser.add_argument(
         '--classes',
         help='classes of the fine-tuning in their order, with commas between them [those of the '
-        "config's dataset, or of DOTA-2.0, DIOR, FAIR1M-2.0]",
+        "config's dataset, or of DOTA-2.0, DIOR, FAIR1M-2.0, or the data set's own]",
     )
     parser.add_argument('--sha256', help='digest of the source, or its first 8 or more digits')
     parser.add_argument('--overwrite', action='store_true', help='replace an existing DST')
