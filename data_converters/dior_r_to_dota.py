@@ -21,20 +21,13 @@ from mmrsfm.utils.conversion import (
     each,
     errors_end_command,
     files_of,
-    number,
     read_names,
-    read_xml,
     refuse_strays,
     write_lines,
-    xml_text,
 )
+from mmrsfm.utils.dior import read_dior_objects
 
 ANNOTATIONS = 'Annotations/Oriented Bounding Boxes'
-_CORNERS = tuple(
-    f'robndbox/{axis}_{corner}'
-    for corner in ('left_top', 'right_top', 'right_bottom', 'left_bottom')
-    for axis in 'xy'
-)
 
 
 def dota_lines(path: str | Path) -> list[str]:
@@ -51,17 +44,10 @@ def dota_lines(path: str | Path) -> list[str]:
         DataError: For an unknown class, or corners that are missing or not numbers.
     """
     lines = []
-    for index, element in enumerate(read_xml(path).findall('object'), start=1):
-        where = f'object {index}'
-        name = xml_text(element, 'name', path, where).lower()
-        if name not in DIOR:
-            raise DataError(f'{where}: {name!r} is no class of DIOR', path=path)
-        corners = [
-            number(xml_text(element, tag, path, where), path, f'{where}, {tag}') for tag in _CORNERS
-        ]
-        difficult = element.findtext('difficult') or '0'
-        difficulty = int(number(difficult.strip() or '0', path, f'{where}, difficult'))
-        lines.append(' '.join([*map(str, corners), name, str(difficulty)]))
+    for one in read_dior_objects(path):
+        if one.name not in DIOR:
+            raise DataError(f'object {one.line}: {one.name!r} is no class of DIOR', path=path)
+        lines.append(' '.join([*map(str, one.corners), one.name, str(one.difficulty)]))
     return lines
 
 

@@ -37,7 +37,7 @@ from .mars import (
     make_vhr_rgb,
 )
 from .multimodal import make_bright, make_deepglobe, make_dfc23, make_dfc25, make_earthmiss
-from .samrs import make_samrs_source
+from .samrs import make_samrs_fast, make_samrs_sior, make_samrs_sota, make_samrs_source
 from .sar_detection import make_sardet, make_ubcv2
 from .segmentation import (
     make_loveda,
@@ -81,6 +81,9 @@ MAKERS = {
     'bigearthnet_v1_zarr': make_bigearthnet_v1_zarr,
     'sen12_flood': make_sen12_flood,
     'flood_masks': make_flood_masks,
+    'samrs_sota': make_samrs_sota,
+    'samrs_sior': make_samrs_sior,
+    'samrs_fast': make_samrs_fast,
 }
 
 SOURCES = {

@@ -9,11 +9,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from data_converters.samrs_pkl_to_coco import load_plain_pickle, samrs_to_coco
+from data_converters.samrs_pkl_to_coco import samrs_to_coco
 from mmrsfm.errors import (
     DataError,
     DatasetNotFoundError,
 )
+from mmrsfm.utils.plain_pickle import load_plain_pickle
 from tests import formats
 
 pytestmark = pytest.mark.filterwarnings('ignore::rasterio.errors.NotGeoreferencedWarning')

@@ -13,6 +13,7 @@ from mmrsfm.datasets.transforms.load_seg_label import LoadSegLabel
 from mmrsfm.datasets.transforms.pack_image_pair import PackImagePair
 from mmrsfm.datasets.transforms.pack_inputs import PackInputs
 from mmrsfm.datasets.transforms.pad import Pad
+from mmrsfm.datasets.transforms.photometric_distortion import PhotometricDistortion
 from mmrsfm.datasets.transforms.random_crop import RandomCrop
 from mmrsfm.datasets.transforms.random_flip import RandomFlip
 from mmrsfm.datasets.transforms.random_homography import RandomHomography
@@ -34,6 +35,7 @@ __all__ = [
     'PackImagePair',
     'PackInputs',
     'Pad',
+    'PhotometricDistortion',
     'RandomCrop',
     'RandomFlip',
     'RandomHomography',
