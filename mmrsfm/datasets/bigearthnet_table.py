@@ -77,14 +77,18 @@ def read_table(path: str | Path) -> list[Patch]:
 
     Raises:
         DatasetNotFoundError: There is no such file, or it holds no patches.
-        DataError: With the line, for a row that names no patch.
+        DataError: With the line, for a row that names no patch, or labels that are no list of
+            quoted names; or the file is of another kind.
         MissingDependencyError: For a parquet file without pyarrow.
     """
     path = Path(path)
     if not path.is_file():
         raise DatasetNotFoundError('no such table of patches (ann_file)', path=path)
     rows = _parquet_rows(path) if path.suffix.lower() == '.parquet' else _csv_rows(path)
-    patches = [_patch(row, number, path) for number, row in rows]
+    try:
+        patches = [_patch(row, number, path) for number, row in rows]
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise DataError(f'is no table in text ({error})', path=path) from error
     if not patches:
         raise DatasetNotFoundError('names no patches', path=path)
     return patches
@@ -95,10 +99,14 @@ def _parquet_rows(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
         from pyarrow import parquet
     except ImportError as error:
         raise MissingDependencyError(
-            f'{path}: reading parquet needs the package pyarrow (pip install pyarrow); the same '
-            'table as .csv is read without it'
+            f'{path}: reading parquet needs the package pyarrow (pip install pyarrow). Without it '
+            'give the same table as .csv, which pandas writes wherever both are installed: '
+            f"pandas.read_parquet('{path.name}').to_csv('{path.stem}.csv', index=False)"
         ) from error
-    table = parquet.read_table(path).to_pylist()
+    try:
+        table = parquet.read_table(path).to_pylist()
+    except (OSError, ValueError) as error:  # of these are pyarrow's own
+        raise DataError(f'cannot be read as parquet ({error})', path=path) from error
     return ((number, row) for number, row in enumerate(table, start=1))
 
 
@@ -117,7 +125,8 @@ def _csv_rows(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
                 header = [] if named else [cell.lower() for cell in cells]
                 if header:
                     continue
-            yield number, {'': cells} | dict(zip(header, cells, strict=False))
+            # Last: pandas leaves the title of its index empty.
+            yield number, {**dict(zip(header, cells, strict=False)), '': cells}
 
 
 def _patch(row: dict[str, Any], number: int, path: Path) -> Patch:
@@ -155,6 +164,7 @@ def _label_names(labels: str | Iterable[str], number: int, path: Path) -> list[s
         return [str(name) for name in labels]
     # NumPy breaks long lists into lines.
     names = [' '.join((one or two).split()) for one, two in _QUOTED.findall(labels)]
-    if not names and labels.strip('[] \n'):
+    # Some tools quote only the names that hold a comma: the others would be lost.
+    if _QUOTED.sub('', labels).strip('[](), \r\n\t'):
         raise DataError(f'line {number}: {labels[:60]!r} is no list of class names', path=path)
     return names

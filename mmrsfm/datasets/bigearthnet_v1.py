@@ -81,7 +81,8 @@ class BigEarthNetV1(BigEarthNet):
         if len(self.modalities) == 1:
             return [Patch(s1=one) if first == 's1' else Patch(s2=one) for one in names]
         return [
-            Patch(s1=one, s2=self._content(one, 's1')['corresponding_s2_patch']) for one in names
+            Patch(s1=one, s2=self._content(one, 's1').get('corresponding_s2_patch'))
+            for one in names
         ]
 
     def patch_name(self, patch: Patch, modality: str) -> str | None:

@@ -37,6 +37,7 @@ from tests.formats.bigearthnet import (
 
 LOAD = [dict(type='mmrsfm.LoadMultiBandImage'), dict(type='mmrsfm.PackInputs')]
 COUNT = 3
+S1 = 'S1A_IW_GRDH_1SDV_20170613T165043_33UUP_61_39'
 
 
 @pytest.fixture(scope='module')
@@ -309,6 +310,15 @@ class TestVersion1:
         assert [one['sample_name'] for one in found] == [lines[2].split(',')[4]]
         assert len(BigEarthNetV1(modalities='s2', split='train', **options)) == 1
 
+    def test_a_pair_that_is_not_stated(self, v1, tmp_path):
+        root = tmp_path / 'copy'
+        shutil.copytree(v1, root)
+        name = BigEarthNetV1(data_root=str(root))[0]['sample_name']
+        labels = root / 'BigEarthNet-S1-v1.0' / name / f'{name}_labels_metadata.json'
+        labels.write_text('{"labels": ["Pastures"]}')
+        with pytest.raises(DatasetNotFoundError, match=f'name the S2 patch of {name}'):
+            BigEarthNetV1(data_root=str(root), modalities=['s1', 's2'])
+
     def test_damaged_arrays(self, zarr_store, tmp_path):
         shutil.copytree(zarr_store, tmp_path / 'copy')
         options = dict(
@@ -349,6 +359,46 @@ class TestTable:
         path.write_text('s1_name,labels\nS1A_IW_GRDH_1SDV_20170613T165043_33UUP_61_39,Pastures\n')
         with pytest.raises(DataError, match='no list of class names'):
             read_table(path)
+
+    @pytest.mark.parametrize(
+        'labels',
+        [
+            "['Pastures' 'Transitional woodland, shrub']",
+            "['Pastures', 'Transitional woodland, shrub']",
+            '["Pastures", "Transitional woodland, shrub"]',
+            "['Pastures'\n 'Transitional woodland,\nshrub']",
+            "('Pastures', 'Transitional woodland, shrub',)",
+        ],
+    )
+    def test_lists_of_labels_as_text(self, tmp_path, labels):
+        path = tmp_path / 'list.csv'
+        text = labels.replace('"', '""')
+        # The title of pandas' index is empty.
+        path.write_text(f',labels,s1_name\n0,"{text}",{S1}\n')
+        (patch,) = read_table(path)
+        assert patch.labels == ('Pastures', 'Transitional woodland, shrub')
+        assert patch.s1 == S1
+
+    def test_no_label_is_lost(self, tmp_path):
+        path = tmp_path / 'list.csv'
+        # As DuckDB writes lists: quotes only where there is a comma.
+        path.write_text(f'labels,s1_name\n"[Pastures, \'Transitional woodland, shrub\']",{S1}\n')
+        with pytest.raises(DataError, match=r'line 2: .* is no list of class names'):
+            read_table(path)
+
+    def test_files_of_another_kind(self, tmp_path):
+        path = tmp_path / 'list.csv'
+        path.write_bytes(b'PAR1\x15\xff\x00\x80')
+        with pytest.raises(DataError, match='no table in text'):
+            read_table(path)
+
+    def test_real_parquet(self, tmp_path):
+        pytest.importorskip('pyarrow')
+        root = make_bigearthnet_v2(tmp_path / 'v2', count=2, optical=False, parquet=True)
+        assert read_table(root / 'metadata.parquet') == read_table(root / 'metadata.csv')
+        (root / 'metadata.parquet').write_bytes(b'PAR1 and no more')
+        with pytest.raises(DataError, match='cannot be read as parquet'):
+            read_table(root / 'metadata.parquet')
 
     def test_a_leading_space_and_a_header_of_another_name(self, tmp_path):
         path = tmp_path / 'list.csv'
