@@ -67,8 +67,7 @@ def main(args: argparse.Namespace) -> None:
         panels, labelled = [], False
         for name, sample in samples.choose_steps(steps, args.mode):
             has_labels = 'gt_seg_map' in sample and bool(palette)
-            for date, one in samples.split_dates(sample):
-                picture = samples.draw_image(one, bands, bgr)
+            for date, picture in samples.draw_dates(sample, bands, bgr):
                 title = f'{name}{date}\n{picture.shape[0]} x {picture.shape[1]}'
                 if date or not has_labels or args.mode != 'pipeline':
                     panels.append((title, picture))
@@ -80,9 +79,7 @@ def main(args: argparse.Namespace) -> None:
         path = sample.get('img_path', f'sample {index}')
         caption = str(path[0] if isinstance(path, list) else path)
         if 'gt_label' in sample:
-            label = sample['gt_label']
-            known = isinstance(label, int) and label < len(classes)
-            caption += f'   class: {classes[label] if known else label}'
+            caption += f'   class: {samples.describe_label(sample["gt_label"], classes)}'
         legend = list(zip(classes, palette, strict=False)) if labelled else ()
         stem = Path(caption.split('   ')[0]).stem
         path = draw_panels(

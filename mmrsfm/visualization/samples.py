@@ -17,7 +17,7 @@ MODES = ('original', 'transformed', 'pipeline')
 _NATURAL_COLOURS = (
     ('B04', 'B03', 'B02'), ('B4', 'B3', 'B2'), ('R', 'G', 'B'), ('red', 'green', 'blue'),
 )  # fmt: skip
-_KEPT = ('img', 'valid_mask', 'gt_seg_map', 'band_names', 'img_path', 'gt_label')
+_KEPT = ('img', 'valid_mask', 'gt_seg_map', 'band_names', 'img_path', 'gt_label', 'num_dates')
 
 
 def run_pipeline(
@@ -75,21 +75,6 @@ def choose_steps(
     return [loaded[-1] if loaded else steps[0]]
 
 
-def split_dates(sample: dict[str, Any]) -> list[tuple[str, dict[str, Any]]]:
-    """The images of a sample, each with a word for it: two for a pair of dates, else one.
-
-    Args:
-        sample: With ``img``, one image or a list of them.
-
-    Returns:
-        What to add to a title, and the sample with that image alone.
-    """
-    images = sample['img']
-    if not isinstance(images, list):
-        return [('', sample)]
-    return [(f', date {n}', {**sample, 'img': image}) for n, image in enumerate(images, 1)]
-
-
 def draw_image(
     sample: dict[str, Any], bands: Sequence[str | int] | None = None, bgr: bool = False
 ) -> np.ndarray:
@@ -131,6 +116,60 @@ def draw_image(
     picture[invalid] = (70, 0, 0)
     picture[invalid & hatch] = (255, 60, 60)
     return picture
+
+
+def draw_dates(
+    sample: dict[str, Any], bands: Sequence[str | int] | None = None, bgr: bool = False
+) -> list[tuple[str, np.ndarray]]:
+    """The pictures of a sample, each with a word for its title: two of a pair of dates, else one.
+
+    Dates of one size are stretched alike, so that what changed looks changed.
+
+    Args:
+        sample: As for :func:`draw_image`; ``img`` may be a list of images, or hold ``num_dates``
+            images behind each other (:class:`mmrsfm.LoadImagePair`).
+        bands: See :func:`draw_image`.
+        bgr: See :func:`draw_image`.
+
+    Returns:
+        What to add to the title, and the picture, uint8 (H, W, 3).
+
+    Raises:
+        BandMismatchError: If a band is not there.
+    """
+    images = sample['img']
+    masks = None
+    if not isinstance(images, list):
+        count = sample.get('num_dates', 1)
+        if count == 1:
+            return [('', draw_image(sample, bands, bgr))]
+        images = np.split(images, count, axis=2)
+        if sample.get('valid_mask') is not None:
+            masks = np.split(sample['valid_mask'], count, axis=2)
+    rest = {key: value for key, value in sample.items() if key != 'valid_mask'}
+    if len({image.shape for image in images}) == 1:
+        wide = {**rest, 'img': np.concatenate(images, axis=1)}
+        if masks is not None:
+            wide['valid_mask'] = np.concatenate(masks, axis=1)
+        pictures = np.split(draw_image(wide, bands, bgr), len(images), axis=1)
+    else:
+        pictures = [draw_image({**rest, 'img': image}, bands, bgr) for image in images]
+    return [(f', date {number}', picture) for number, picture in enumerate(pictures, 1)]
+
+
+def describe_label(label: Any, classes: Sequence[str]) -> str:
+    """The class of a sample, or its classes, by name where the names are known.
+
+    Args:
+        label: A number, or several.
+        classes: Names.
+    """
+    several = np.ndim(label) == 1
+    names = [
+        str(classes[one]) if isinstance(one, (int, np.integer)) and one < len(classes) else str(one)
+        for one in (label if several else [label])
+    ]
+    return ', '.join(names) or 'none'
 
 
 def draw_labels(

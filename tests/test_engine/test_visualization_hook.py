@@ -115,3 +115,25 @@ def test_nothing_is_drawn_unless_enabled(tmp_path):
     hook = HOOKS.build(dict(type='mmrsfm.VisualizationHook', out_dir=str(tmp_path)))
     run(hook, None, [([torch.rand(4, 24, 32)], [None])])
     assert not list(tmp_path.iterdir())
+
+
+def test_a_pair_is_drawn_beside_each_other_and_stretched_alike(tmp_path):
+    from mmpretrain.structures import DataSample
+    from mmpretrain.visualization import UniversalVisualizer
+
+    hook = HOOKS.build(dict(type='mmrsfm.VisualizationHook', enable=True, out_dir=str(tmp_path)))
+    before = torch.zeros(2, 2, 64, 64)
+    before[:, :, :32] = 10.0
+    after = before - 10.0  # darker everywhere: alone, it would be stretched to the same picture
+    samples = [DataSample(metainfo={'img_path': [f'{name}.tif', 'x.tif']}) for name in 'ab']
+    for sample in samples:
+        sample.set_gt_label(1).set_pred_label(0).set_pred_score(torch.tensor([0.9, 0.1]))
+    run(hook, UniversalVisualizer(), [([before, after], samples)])
+    written = sorted(path.name for path in tmp_path.iterdir())
+    assert written == ['00000_a.png', '00001_b.png']
+    picture = np.asarray(Image.open(tmp_path / written[0]).convert('L')).astype(float)
+    height, width = picture.shape
+    assert width > 1.9 * height
+    quarter = picture[height // 4 :: height // 2, width // 2 + 5 :: width // 4][:, :1]
+    bright = picture[height // 2 - 8 : height // 2 - 2, width // 2 - 8 : width // 2 - 2]
+    assert bright.mean() > 100 + quarter[0].mean()

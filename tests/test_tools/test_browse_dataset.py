@@ -13,9 +13,11 @@ from mmrsfm.engine import command_line
 from mmrsfm.errors import BandMismatchError, ConfigError
 from mmrsfm.randomness import SampleAddress
 from mmrsfm.visualization import samples
+from tests.formats import make_sen12_flood
 from tests.test_datasets.imagery import numbers, write_tif
 
-TOOL = Path(__file__).resolve().parents[2] / 'tools' / 'browse_dataset.py'
+REPO = Path(__file__).resolve().parents[2]
+TOOL = REPO / 'tools' / 'browse_dataset.py'
 PIPELINE = [
     dict(type='mmrsfm.LoadMultiBandImage'),
     dict(type='mmrsfm.RandomResizedCrop', size=32),
@@ -135,3 +137,42 @@ def test_a_sample_without_its_optical_image_shows_the_radar(how):
     # Asked for, the optical bands are shown, as they are.
     assert (picture_of_nothing := samples.draw_image(sample, ['1', '2', '3'])).shape == (20, 30, 3)
     assert set(map(tuple, picture_of_nothing.reshape(-1, 3))) == {(70, 0, 0), (255, 60, 60)}
+
+
+def test_two_dates_in_one_array(tmp_path, tool):
+    first = np.random.default_rng(0).random((16, 20, 2), dtype=np.float32) + 9
+    second = np.zeros((16, 20, 2), np.float32)
+    valid = np.ones((16, 20, 4), bool)
+    valid[:4, :, 2] = False
+    sample = {
+        'img': np.concatenate([first, second], axis=2), 'valid_mask': valid, 'num_dates': 2,
+        'band_names': ('VH', 'VV'),
+    }  # fmt: skip
+    (word, before), (other, after) = samples.draw_dates(sample)
+    assert (word, other) == (', date 1', ', date 2')
+    assert before.shape == after.shape == (16, 20, 3)
+    # Stretched alike: alone, both would be of the same brightness.
+    assert before.mean() > 200 and after[4:].max() == 0
+    assert set(map(tuple, after[:4].reshape(-1, 3))) == {(70, 0, 0), (255, 60, 60)}
+    pictures = samples.draw_dates(sample, ['VV'])
+    assert (pictures[1][1] == 0).all()
+    lists = {'img': [first, second[:8]]}
+    assert [one.shape for _, one in samples.draw_dates(lists)] == [(16, 20, 3), (8, 20, 3)]
+
+
+def test_pairs_of_radar_images(tmp_path, tool, capsys):
+    root = make_sen12_flood(tmp_path / 'data', count=1, size=32)
+    path = REPO / 'configs/sar_w_mixmae/sen12_flood'
+    path /= 'mixmim-tiny_scratch_pairs_1xb4-2e_sen12-flood-512px.py'
+    options = [f'data_root={root}', 'ann_file=', 'data_prefix=train', 'split=None']
+    argv = [str(path), '--output-dir', str(tmp_path / 'out'), '--cfg-options']
+    argv += [f'train_dataloader.dataset.{one}' for one in options]
+    assert command_line.run_command(tool.main, tool.build_parser(), argv) == 0
+    assert len(capsys.readouterr().out.split()) == 2
+
+
+@pytest.mark.parametrize(
+    ('label', 'text'), [(1, 'b'), ([0, 1], 'a, b'), ([], 'none'), (7, '7'), (np.array([1]), 'b')]
+)
+def test_labels_by_name(label, text):
+    assert samples.describe_label(label, ('a', 'b')) == text

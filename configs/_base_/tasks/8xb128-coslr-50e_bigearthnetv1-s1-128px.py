@@ -8,7 +8,7 @@ default_scope = 'mmpretrain'
 default_hooks = dict(
     logger=dict(interval=100),
     checkpoint=dict(save_best='multi-label/weighted', rule='greater'),
-    visualization=dict(type='VisualizationHook', enable=False),
+    visualization=dict(type='mmrsfm.VisualizationHook'),
 )
 vis_backends = [dict(type='LocalVisBackend')]
 visualizer = dict(type='UniversalVisualizer', vis_backends=vis_backends)

@@ -29,7 +29,8 @@ class LoadImagePair(BaseTransform):
 
     Added keys: ``img`` (H, W, 2C) float32, first all bands of the first image; ``valid_mask`` (H,
     W, 2C) bool, only where something is invalid; ``band_names``, those of **one** image;
-    ``img_shape``, ``ori_shape`` (H, W); ``value_scale``, ``value_offset``; ``geo`` of the first.
+    ``num_dates``, 2; ``img_shape``, ``ori_shape`` (H, W); ``value_scale``, ``value_offset``;
+    ``geo`` of the first.
     :class:`mmrsfm.PackImagePair` takes them apart again.
 
     Args:
@@ -123,5 +124,6 @@ def _joined(
             axis=2,
         )
     results['img'] = np.concatenate(images, axis=2).astype(np.float32, copy=False)
+    results['num_dates'] = len(images)
     results['img_shape'] = results['ori_shape'] = images[0].shape[:2]
     return results

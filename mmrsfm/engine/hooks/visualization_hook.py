@@ -23,8 +23,9 @@ class VisualizationHook(Hook):
     mmseg's own hook reads the file again with OpenCV, and mmpretrain's takes the numbers of a
     sample for 8-bit colours; neither can show a GeoTIFF of 13 bands. This one draws what the
     pipeline loaded, as ``tools/browse_dataset.py`` does: natural colours where the names of the
-    bands tell them, stretched between percentiles, invalid pixels hatched in red.
-    ``tools/test.py --show-dir`` uses it where a config names no other hook. A visualizer with
+    bands tell them, stretched between percentiles, invalid pixels hatched in red; the images of a
+    pair (:class:`mmrsfm.PackImagePair`) beside each other, stretched alike. ``tools/test.py
+    --show-dir`` uses it where a config names no other hook. A visualizer with
     ``add_multi_band`` (:class:`mmrsfm.RegistrationVisualizer`) gets the numbers of the sample
     instead of a picture.
 
@@ -91,6 +92,8 @@ class VisualizationHook(Hook):
         images = data_batch['inputs']
         if isinstance(images[0], (list, tuple)):
             images = images[0]  # test-time augmentation: the first view
+        elif isinstance(images, (list, tuple)) and images[0].ndim == 4:  # batches of two dates
+            images = torch.cat(list(images), dim=3)
         for image, sample in zip(images, outputs, strict=False):
             # Samplers deal the data set out to the ranks in turn.
             index = self._seen * get_world_size() + get_rank()
