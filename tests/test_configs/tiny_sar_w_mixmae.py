@@ -17,7 +17,7 @@ from mmrsfm.engine.run_config import (
 CONFIGS = Path(__file__).resolve().parents[2] / 'configs' / 'sar_w_mixmae'
 # Folder below data/ in the configs -> (key of tests.formats.MAKERS, its arguments).
 DATA: dict[str, tuple[str, dict[str, Any]]] = {
-    'bigearthnet_v2': ('bigearthnet_v2', dict(count=4, optical=False)),
+    'bigearthnet_v2': ('bigearthnet_v2', dict(count=4)),
     'bigearthnet_v1': ('bigearthnet_v1', dict(count=4, optical=False)),
     'sentinel1_tiles': ('flood_masks', dict(count=2)),
     'sen12flood': ('sen12_flood', dict(count=3, size=64)),
@@ -86,7 +86,7 @@ def _shrunk(value: Any, data: str, start: Path | None, key: str = '') -> Any:
     if isinstance(value, str) and value.startswith('data/'):
         return '/'.join([data, *value.split('/')[2:]])
     if isinstance(value, int) and not isinstance(value, bool):
-        if key == 'in_channels' and value > 2:
+        if key == 'in_channels' and value > 14:  # not bands
             return _WIDTHS[-1]
         if key in _SIDE_KEYS:
             return _SIDES.get(value, value)
