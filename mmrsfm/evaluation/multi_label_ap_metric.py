@@ -60,7 +60,8 @@ class MultiLabelAPMetric(BaseMetric):
         prefix: Before the names of the numbers.
 
     Raises:
-        ConfigError: For an unknown rule; while evaluating, for samples without scores or labels.
+        ConfigError: For an unknown rule; while evaluating, for samples without scores or labels, or
+            scores that are NaN or outside of [0, 1].
     """
 
     default_prefix: ClassVar[str | None] = 'multi-label'
@@ -104,6 +105,12 @@ class MultiLabelAPMetric(BaseMetric):
         """The numbers; see the class."""
         scores = torch.stack([score for score, _ in results])
         targets = torch.stack([target for _, target in results]).long()
+        if not ((scores >= 0) & (scores <= 1)).all():
+            # torchmetrics would take them for logits.
+            raise ConfigError(
+                'MultiLabelAPMetric: pred_score must lie in [0, 1]; the model gives '
+                f'{float(scores.min()):g} to {float(scores.max()):g} (NaN: it has diverged)'
+            )
         numbers, by_class = self.calculate(scores, targets)
         self._say_absent(targets)
         metrics = dict(numbers)

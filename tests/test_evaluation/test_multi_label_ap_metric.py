@@ -119,6 +119,10 @@ def test_errors():
     for wrong in (dict(selection_rules=['luck']), dict(absent='guess'), dict(thr=2)):
         with pytest.raises(ConfigError):
             MultiLabelAPMetric(**wrong)
+    score, target = batch(count=4)
+    for wrong in (np.nan, 1.5):
+        with pytest.raises(ConfigError, match=r'must lie in \[0, 1\]'):
+            evaluate(MultiLabelAPMetric(), score * wrong + (wrong > 1), target)
     with pytest.raises(ConfigError, match='pred_score'):
         MultiLabelAPMetric().process({}, [{}])
     with pytest.raises(ConfigError, match='gt_label'):
