@@ -87,14 +87,15 @@ def pack_tiles(
             name = sample.get('sample_name') or _stem(sample['img_path'])
             known = {key: sample[key] for key in _KNOWN if key in sample}
             label = sample.get('gt_label')
-            labels = [label] if isinstance(label, int) else label
+            labels = [label] if np.ndim(label) == 0 and label is not None else label
             writer.write(_tile(sample, size), name, labels, known)
         count = len(writer)
     return count, bad
 
 
 def _loader(dataset: Any) -> LoadMultiBandImage:
-    transforms = dataset.pipeline.transforms
+    pipeline = getattr(dataset, 'pipeline', None)  # of what concatenates, none
+    transforms = getattr(pipeline, 'transforms', None)
     if not transforms or not isinstance(transforms[0], LoadMultiBandImage):
         raise ConfigError(
             'pack_tiles: the pipeline of the dataset must begin with mmrsfm.LoadMultiBandImage'

@@ -31,8 +31,8 @@ class SEN12Flood(BaseDataset):
         data_root/train/<sequence>__<first>__<second>__<label>.npy      (2, 2, H, W)
 
     A sample has ``pair_paths`` (or ``img_path`` of an array), ``gt_label`` (1: flooded in the
-    second image), ``sequence``, ``band_names``; :class:`mmrsfm.LoadImagePair` reads it. Pairs are
-    in the order of their names.
+    second image), ``sequence``, ``sample_name``, ``band_names``; :class:`mmrsfm.LoadImagePair`
+    reads it. Pairs are in the order of their names.
 
     335 sequences of West and South-East Africa, the Middle East and Australia, December 2018 to
     May 2019, 512 x 512 pixels at 10 m. The published lists have no validation part, and the
@@ -119,9 +119,8 @@ class SEN12Flood(BaseDataset):
         for number, row in enumerate(rows, start=2):
             if len(row) != len(COLUMNS) or row[3] not in ('0', '1'):
                 raise DataError(f'line {number}: {row} is not {list(COLUMNS)}', source)
-            sequence, first, second, label = row
-            paths = [str(folder / sequence / f'{name}.tif') for name in (first, second)]
-            pairs.append(self._sample(sequence, label, pair_paths=paths, img_path=paths[0]))
+            paths = [str(folder / row[0] / f'{name}.tif') for name in row[1:3]]
+            pairs.append(self._sample(*row, pair_paths=paths, img_path=paths[0]))
         images = {path for pair in pairs for path in pair['pair_paths']}
         missing = sorted(path for path in images if not Path(path).is_file())
         if missing:
@@ -140,8 +139,16 @@ class SEN12Flood(BaseDataset):
                 raise DataError(
                     'is not named <sequence>__<first>__<second>__<0 or 1>.npy', path=path
                 )
-            pairs.append(self._sample(parts[0], parts[3], img_path=str(path)))
+            pairs.append(self._sample(*parts, img_path=str(path)))
         return pairs
 
-    def _sample(self, sequence: str, label: str, **paths: Any) -> dict[str, Any]:
-        return {**paths, 'sequence': sequence, 'gt_label': int(label), 'band_names': self.bands}
+    def _sample(
+        self, sequence: str, first: str, second: str, label: str, **paths: Any
+    ) -> dict[str, Any]:
+        return {
+            **paths,
+            'sequence': sequence,
+            'sample_name': f'{sequence}__{first}__{second}',
+            'gt_label': int(label),
+            'band_names': self.bands,
+        }

@@ -151,6 +151,7 @@ def test_samples_of_both_layouts(prepared, tmp_path):
     for name, dataset in datasets.items():
         assert dataset.metainfo['classes'] == ('no flood', 'flood')
         assert {dataset[i]['gt_label'] for i in range(len(dataset))} == {0, 1}
+        assert len({dataset[i]['sample_name'] for i in range(len(dataset))}) == len(dataset)
         sample = LoadImagePair(band_names=['VH', 'VV'])(dataset[0])
         size = 128 if name == 'lists' else 32
         assert sample['img'].shape == (size, size, 4)

@@ -5,6 +5,7 @@ import pickle
 
 import numpy as np
 import pytest
+from mmengine.dataset import ConcatDataset
 
 from data_converters.pack_tiles import main, pack_tiles
 from mmrsfm.datasets import BigEarthNetV2, LabelFraction, PackedTileDataset, TileDataset
@@ -208,3 +209,15 @@ class TestLabelFraction:
         assert part[0]['inputs'].shape == (2, 120, 120)
         assert part.metainfo['classes'] == source.metainfo['classes']
         assert len(pickle.loads(pickle.dumps(part))) == 3
+
+
+def test_labels_of_other_datasets(tmp_path, v2):
+    class Numbered(BigEarthNetV2):
+        def get_data_info(self, idx):
+            return {**super().get_data_info(idx), 'gt_label': np.int64(idx)}
+
+    source = Numbered(data_root=str(v2), ann_file='metadata.csv', pipeline=LOAD)
+    pack_tiles(source, tmp_path / 'a.tiles', quiet=True)
+    assert PackedTiles(tmp_path / 'a.tiles').index['labels'][:3] == [[0], [1], [2]]
+    with pytest.raises(ConfigError, match='must begin with'):
+        pack_tiles(ConcatDataset([source]), tmp_path / 'b.tiles', quiet=True)
