@@ -76,9 +76,10 @@ def read_checkpoint(
     if not local.is_file():
         what = 'is a folder' if local.is_dir() else 'does not exist'
         raise CheckpointReadError(f'{local}: {what}; give the path of a checkpoint file')
-    if sha256 is None and md5 is None:
-        sha256 = published.SHA256.get(local.name)
+    known = published.SHA256.get(local.name) if sha256 is None and md5 is None else None
     with local.open('rb') as file:
+        if known is not None:
+            _check_published(file, local, known)
         return _read(file, str(local), sha256, md5, map_location, keep_config_text)
 
 
@@ -141,6 +142,16 @@ def _check_digests(file: IO[bytes], where: str, wanted: Mapping[str, str | None]
                 f'{where}: its {name} is {actual[name]}, and {value} was asked for. The file is '
                 'damaged, or it is another one: fetch it again, or correct the digest.'
             )
+
+
+def _check_published(file: IO[bytes], path: Path, known: str) -> None:
+    actual = file_digests(file)['sha256']
+    if actual != known:
+        raise DigestMismatchError(
+            f'{path}: its authors publish a file of this name with the sha256 {known}; this one '
+            f'has {actual}. It is damaged: fetch it again. Or it is another file, a converted one '
+            'perhaps: give it another name, or state its own digest as sha256.'
+        )
 
 
 def _check_names(file: IO[bytes], where: str) -> None:

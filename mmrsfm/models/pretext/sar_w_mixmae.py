@@ -147,6 +147,12 @@ class SARWMixMAE(BaseSelfSupervisor):
         device: torch.device,
     ) -> Tensor:
         length = grid[0] * grid[1]
+        exchanged = int(length * self.mask_ratio)
+        if not exchanged:
+            raise ConfigError(
+                f'mask_ratio={self.mask_ratio} of the {grid[0]}x{grid[1]} cells of an image is '
+                f'none: nothing would be mixed. The images need more cells of {self.stride} pixels'
+            )
         count = 1 if self.mask_scope == 'batch' else (batch + 1) // 2
         found = packed(data_samples, 'mask_noise')
         if found is None:
@@ -160,9 +166,9 @@ class SARWMixMAE(BaseSelfSupervisor):
                         f'mmrsfm.DrawMaskNoise to {self.stride}'
                     )
             noise = torch.stack([item[0] for item in found[:count]]).to(device)
-        exchanged = noise.argsort(dim=1)[:, : int(length * self.mask_ratio)]
+        chosen = noise.argsort(dim=1)[:, :exchanged]
         mask = torch.zeros(count, length, dtype=torch.bool, device=device)
-        mask = mask.scatter_(1, exchanged, True).view(count, *grid)
+        mask = mask.scatter_(1, chosen, True).view(count, *grid)
         if self.mask_scope == 'pair':
             mask = torch.cat([mask, mask[: batch // 2].flip(0)])
         return mask

@@ -189,3 +189,5 @@ def test_contradictions():
         build().loss(images(2), samples(torch.rand(2, 16)))
     with pytest.raises(ConfigError, match='whole patches'):
         build().loss(images(2, 2, (48, 64)))
+    with pytest.raises(ConfigError, match='1x1 cells of an image is none'):
+        build().loss(images(2, 2, (32, 32)))
