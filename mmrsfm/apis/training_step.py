@@ -23,6 +23,7 @@ from torch import nn
 
 from mmrsfm.engine import run_config
 from mmrsfm.errors import ConfigError, DataError
+from mmrsfm.models.classifiers import PairClassifier
 
 PARTS = ('data_wait', 'forward', 'backward', 'optimizer', 'step')
 
@@ -239,7 +240,8 @@ def infer_input_shape(cfg: Config, model: nn.Module) -> tuple[int, int, int]:
             # Named differently by each library; a scale may also be a range of areas.
             given = [transform.get(key) for key in ('crop_size', 'size', 'scale')]
             size = next((value for value in given if _is_size(value)), size)
-    size = size or backbone.get('img_size')
+    if not isinstance(model, PairClassifier):  # its backbone sees tiles of the images
+        size = size or backbone.get('img_size')
     if size is None:
         raise ConfigError('the config gives no image size: say --input-shape C,H,W')
     height, width = (size, size) if isinstance(size, int) else size
@@ -264,20 +266,22 @@ def random_batch(
 
     Returns:
         ``dict(inputs, data_samples)``: (B, C, H, W) float32, collated as mmpretrain's loaders do,
-        or a list of (C, H, W), as mmseg's do.
+        or a list of (C, H, W), as mmseg's do, or two batches for a classifier of pairs.
 
     Raises:
         ConfigError: If the model is of another kind.
     """
     generator = torch.Generator().manual_seed(seed)
-    images = torch.randn(batch_size, *shape, generator=generator)
+    count = 2 if isinstance(model, PairClassifier) else 1
+    images = torch.randn(count, batch_size, *shape, generator=generator)
     preprocessor = getattr(model, 'data_preprocessor', None)
     mean, std = (getattr(preprocessor, name, None) for name in ('mean', 'std'))
     if mean is not None and std is not None:
         images = images * std.cpu().reshape(-1, 1, 1) + mean.cpu().reshape(-1, 1, 1)
     samples = [_random_sample(model, shape, generator) for _ in range(batch_size)]
     is_segmentor = type(samples[0]).__name__ == 'SegDataSample'
-    return {'inputs': list(images) if is_segmentor else images, 'data_samples': samples}
+    inputs = list(images) if count > 1 else images[0]
+    return {'inputs': list(inputs) if is_segmentor else inputs, 'data_samples': samples}
 
 
 def _random_sample(model: Any, shape: tuple[int, int, int], generator: torch.Generator) -> Any:

@@ -184,3 +184,14 @@ def test_peak_memory_is_at_least_what_was_touched():
     before = peak_memory('cpu')
     block = torch.ones(64 * 2**20 // 4)
     assert peak_memory('cpu') >= max(before, block.numel() * 4)
+
+
+def test_random_pairs(tmp_path):
+    cfg = classifier()
+    cfg.model.update(type='mmrsfm.PairClassifier', tile_size=32)
+    with pytest.raises(ConfigError, match='--input-shape'):  # the backbone's size is a tile's
+        TrainingStep(cfg, batch_size=2)
+    step = TrainingStep(cfg, batch_size=2, input_shape=(4, 64, 64))
+    batch = random_batch(step.model, 2, (4, 64, 64))
+    assert [one.shape for one in batch['inputs']] == [(2, 4, 64, 64)] * 2
+    assert set(step.run()) == set(PARTS)
