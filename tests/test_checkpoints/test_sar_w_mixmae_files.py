@@ -224,7 +224,7 @@ def test_published_names_have_published_digests(tmp_path):
     assert all(len(digest) == 64 for digest in published.SHA256.values())
     path = tmp_path / 'benv2_pretrain_checkpoint_64.pth'
     torch.save(dict(model=published_state(small())), path)
-    with pytest.raises(DigestMismatchError, match='its authors publish.*13ab3855.*another name'):
+    with pytest.raises(DigestMismatchError, match=r'its authors publish.*13ab3855.*another name'):
         read_checkpoint(path)
     with pytest.raises(DigestMismatchError, match='13ab3855'):
         load_pretrained(small(), path)
