@@ -10,6 +10,7 @@ from mmrsfm.datasets.fmow_rgb import FMoWRGB
 from mmrsfm.datasets.guso import GUSODataset
 from mmrsfm.datasets.label_fraction import LabelFraction
 from mmrsfm.datasets.mars_16m import MaRS16M
+from mmrsfm.datasets.mmearth import MMEarth
 from mmrsfm.datasets.multi_dataset import MultiDataset
 from mmrsfm.datasets.naip_tiles import NAIPTiles
 from mmrsfm.datasets.packed_tile_dataset import PackedTileDataset
@@ -34,6 +35,7 @@ __all__ = [
     'FMoWRGB',
     'GUSODataset',
     'LabelFraction',
+    'MMEarth',
     'MaRS16M',
     'MultiDataset',
     'NAIPTiles',

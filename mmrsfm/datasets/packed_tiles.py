@@ -47,6 +47,7 @@ class PackedTiles:
         shape: (bands, height, width) of every tile.
         dtype: Type of the values.
         classes: Names of the classes, or ``None``.
+        metadata: What the writer said of the whole file, or ``None``.
 
     Raises:
         DatasetNotFoundError: There is no such file.
@@ -63,6 +64,7 @@ class PackedTiles:
         self.shape: tuple[int, int, int] = tuple(index['shape'])
         self.dtype = np.dtype(index['dtype']).newbyteorder('<')
         self.classes: list[str] | None = index['classes']
+        self.metadata: dict[str, Any] | None = index.get('metadata')
         self._checksums = np.array(index['crc32'], np.uint32)
         self._map: np.ndarray | None = None
 
@@ -131,6 +133,7 @@ class PackedTileWriter:
         band_names: Names of the bands, where they are known.
         classes: Names of the classes that labels are numbers of.
         dtype: Type of the values; ``None``: that of the first tile.
+        metadata: What else is to be known of the whole file, as JSON holds it.
 
     Attributes:
         band_names: As given; may be set until the end.
@@ -145,6 +148,7 @@ class PackedTileWriter:
         band_names: Sequence[str] | None = None,
         classes: Sequence[str] | None = None,
         dtype: str | None = None,
+        metadata: Mapping[str, Any] | None = None,
     ) -> None:
         if dtype is not None and dtype not in _DTYPES:
             raise ConfigError(f'packed tiles are one of {_DTYPES}, got {dtype!r}')
@@ -155,6 +159,7 @@ class PackedTileWriter:
         self._index: dict[str, Any] = {
             'version': VERSION,
             'classes': None if classes is None else list(classes),
+            'metadata': None if metadata is None else dict(metadata),
             'names': [],
             'labels': [],
             'crc32': [],

@@ -37,6 +37,7 @@ from .mars import (
     make_vhr_rgb,
 )
 from .multimodal import make_bright, make_deepglobe, make_dfc23, make_dfc25, make_earthmiss
+from .mmearth import make_mmearth
 from .samrs import make_samrs_fast, make_samrs_sior, make_samrs_sota, make_samrs_source
 from .sar_detection import make_sardet, make_ubcv2
 from .segmentation import (
@@ -67,6 +68,7 @@ MAKERS = {
     'vhr_rgb': make_vhr_rgb,
     'spacenet6': make_spacenet6,
     'guso': make_guso,
+    'mmearth': make_mmearth,
     'scene_labels': make_scene_labels,
     'scene_multilabels': make_scene_multilabels,
     'earthmiss': make_earthmiss,

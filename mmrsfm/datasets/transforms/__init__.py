@@ -7,9 +7,11 @@ from mmrsfm.datasets.transforms.draw_scale_crop import DrawScaleCrop
 from mmrsfm.datasets.transforms.drop_modality import DropModality
 from mmrsfm.datasets.transforms.load_height_map import LoadHeightMap
 from mmrsfm.datasets.transforms.load_image_pair import LoadImagePair
+from mmrsfm.datasets.transforms.load_mmearth import LoadMMEarth
 from mmrsfm.datasets.transforms.load_modalities import LoadModalities
 from mmrsfm.datasets.transforms.load_multi_band_image import LoadMultiBandImage
 from mmrsfm.datasets.transforms.load_seg_label import LoadSegLabel
+from mmrsfm.datasets.transforms.normalize_mmearth import NormalizeMMEarth
 from mmrsfm.datasets.transforms.pack_image_pair import PackImagePair
 from mmrsfm.datasets.transforms.pack_inputs import PackInputs
 from mmrsfm.datasets.transforms.pad import Pad
@@ -29,9 +31,11 @@ __all__ = [
     'DropModality',
     'LoadHeightMap',
     'LoadImagePair',
+    'LoadMMEarth',
     'LoadModalities',
     'LoadMultiBandImage',
     'LoadSegLabel',
+    'NormalizeMMEarth',
     'PackImagePair',
     'PackInputs',
     'Pad',
