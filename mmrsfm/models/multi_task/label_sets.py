@@ -13,6 +13,7 @@ from mmrsfm.class_tables import SAMRS
 from mmrsfm.errors import ConfigError
 
 SEMANTIC = 'semantic'
+TASKS = (SEMANTIC, 'instance', 'rotated')
 BACKGROUND = 'background'
 
 
@@ -44,7 +45,7 @@ def parse_label_set(given: Mapping[str, Any], tasks: Sequence[str]) -> LabelSet:
         given: ``name``; ``classes`` (names, or their number; default: those of SAMRS for
             ``'sota'``, ``'sior'`` and ``'fast'``), or ``metainfo`` with them;
             ``semantic_classes`` (default: ``'background'`` and the ``classes``); ``tasks``
-            (default: all of the model).
+            (default: all of the model; what the model does not have is left out).
         tasks: The tasks of the model.
 
     Raises:
@@ -71,14 +72,16 @@ def parse_label_set(given: Mapping[str, Any], tasks: Sequence[str]) -> LabelSet:
         )
     classes = _names(classes)
     semantic = (BACKGROUND, *classes) if semantic is None else _names(semantic)
-    unknown = [task for task in own or () if task not in tasks]
+    unknown = [task for task in own or () if task not in (*tasks, *TASKS)]
     if unknown:
         raise ConfigError(
-            f'datasets: {name!r} has tasks {unknown} without a decoder; there are {list(tasks)}'
+            f'datasets: {name!r} has unknown tasks {unknown}; there are {list(tasks)}'
         )
     chosen = tuple(task for task in tasks if own is None or task in own)
     if not chosen or not classes or not semantic:
-        raise ConfigError(f'datasets: {name!r} has no classes, or no task of {list(tasks)}')
+        raise ConfigError(
+            f'datasets: {name!r} has no classes, or none of the tasks {list(tasks)}: leave it out'
+        )
     return LabelSet(name, classes, semantic, chosen)
 
 
