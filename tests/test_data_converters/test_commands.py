@@ -28,7 +28,9 @@ COMMANDS = {
     'oscd_to_rgb': ['none', 'out', '--train-labels', 'none'],
     'loveda_merge': ['none', 'out'],
     'loveda_server_labels': ['none', 'out'],
+    'pack_mmearth': ['none', 'out.tiles'],
     'pack_tiles': ['none.py', 'out.tiles'],
+    'scene_to_mmearth': ['none', 'out'],
     'sen12_flood': ['none', 'out'],
     'split_dota': ['out', '--images', 'none', '--labels', 'none'],
 }
