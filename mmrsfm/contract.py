@@ -8,6 +8,7 @@ every checkpoint of that run, and compared with the config that fine-tunes from 
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from typing import Any
@@ -16,6 +17,15 @@ from mmrsfm.errors import ConfigError
 
 # Fields with one entry a band, where they are tuples.
 _LISTS = ('band_names', 'mean', 'std', 'scale', 'offset')
+
+
+def band_keys(names: Sequence[str]) -> list[str]:
+    """What bands are compared by: Sentinel-2's ``'B2'`` is ``'B02'``.
+
+    Args:
+        names: Names of bands.
+    """
+    return [re.sub(r'^B(\d)$', r'B0\1', name) for name in names]
 
 
 @dataclass(frozen=True)
@@ -146,6 +156,8 @@ class ImageryContract:
         for field in fields(self):
             ours, theirs = getattr(mine, field.name), getattr(yours, field.name)
             if field.name in ignore or ours is None or theirs is None:
+                continue
+            if field.name == 'band_names' and band_keys(ours) == band_keys(theirs):
                 continue
             if not _same(ours, theirs):
                 result[field.name] = (ours, theirs)

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
 from typing import Any
 
-from mmrsfm.contract import ImageryContract
+from mmrsfm.contract import ImageryContract, band_keys
 from mmrsfm.errors import ConfigError, ContractError
 
 BAND_METHODS = ('by_name', 'mean', 'repeat', 'random')
@@ -127,10 +127,11 @@ def _common_bands(
 ) -> tuple[ImageryContract, ImageryContract]:
     if checkpoint.band_names is None or run.band_names is None:
         return checkpoint, run
-    common = [name for name in run.band_names if name in checkpoint.band_names]
+    theirs, ours = band_keys(checkpoint.band_names), band_keys(run.band_names)
+    common = [name for name in ours if name in theirs]
     return (
-        checkpoint.select([checkpoint.band_names.index(name) for name in common]),
-        run.select([run.band_names.index(name) for name in common]),
+        checkpoint.select([theirs.index(name) for name in common]),
+        run.select([ours.index(name) for name in common]),
     )
 
 

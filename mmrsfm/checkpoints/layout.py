@@ -39,6 +39,8 @@ class Layout(ABC):
         idle: Our names (fnmatch patterns) of what the code base saves without any use, each with
             the reason. Where the module has no such entry either, they are left aside, and the
             reason is noted.
+        bands: Names of the bands of the weights that were released in this layout, in their order,
+            by their number. Taken for the contract of a file that has none.
         complete: Whether names that the layout does not know may be kept as they are (``False``),
             or make the conversion fail (``True``).
     """
@@ -49,6 +51,7 @@ class Layout(ABC):
     norm_style: ClassVar[str | None] = None
     dropped: ClassVar[tuple[str, ...]] = ('neck.*', 'head.*', 'predictor.*', 'data_preprocessor.*')
     idle: ClassVar[Mapping[str, str]] = {}
+    bands: ClassVar[Mapping[int, tuple[str, ...]]] = {}
 
     @abstractmethod
     def matches(self, state: Mapping[str, Any], meta: Mapping[str, Any]) -> bool:

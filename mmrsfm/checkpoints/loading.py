@@ -32,10 +32,10 @@ from mmrsfm.checkpoints.position import (
 )
 from mmrsfm.checkpoints.reading import read_checkpoint
 from mmrsfm.checkpoints.report import LoadReport, attach_report, compact, fingerprint
-from mmrsfm.checkpoints.stem import adapt_stem, find_stem
+from mmrsfm.checkpoints.stem import adapt_stem, contract_of_layout, find_stem
 from mmrsfm.checkpoints.traits import CONTRACT_KEY, TRAITS_KEY
 from mmrsfm.checkpoints.unwrapping import unwrap
-from mmrsfm.contract import ImageryContract
+from mmrsfm.contract import ImageryContract, band_keys
 from mmrsfm.errors import CheckpointError, ContractError, IncompleteLoadError, UnknownLayoutError
 
 # Buffers that are computed from the architecture, or only count.
@@ -108,6 +108,8 @@ def load_pretrained(
         report = LoadReport(where, layout, found.steps, notes=found.notes, adaptation=adaptation)
         report.contract = _contract_of(found.meta, where)
         offered = _offer(found.state, found.meta, layout, module, part, whole, report)
+        if report.contract is None and report.layout != NATIVE:
+            report.contract = contract_of_layout(get_layout(report.layout), offered, module, whole)
         if contract is not None:
             report.target = (
                 contract
@@ -307,15 +309,19 @@ def _fit_stem(
             )
         return
     if method == 'random':
-        if not same_count or source_bands is None or source_bands != target_bands:
+        if not same_count or not _same_bands(source_bands, target_bands):
             del offered[name]
             report.adapted[name] = 'left as it was initialised'
         return
-    if same_count and (method != 'by_name' or (source_bands and source_bands == target_bands)):
+    if same_count and (method != 'by_name' or _same_bands(source_bands, target_bands)):
         return
     offered[name], report.adapted[name] = adapt_stem(
         weight, wanted.shape[1], method, source_bands, target_bands
     )
+
+
+def _same_bands(one: Sequence[str] | None, other: Sequence[str] | None) -> bool:
+    return bool(one and other) and band_keys(one or ()) == band_keys(other or ())
 
 
 def _match(

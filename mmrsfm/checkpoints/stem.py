@@ -14,6 +14,8 @@ import torch
 from torch import Tensor, nn
 
 from mmrsfm.checkpoints.adaptation import CHOICES
+from mmrsfm.checkpoints.layout import Layout, StateDict
+from mmrsfm.contract import ImageryContract, band_keys
 from mmrsfm.errors import ContractError
 
 
@@ -29,6 +31,24 @@ def find_stem(module: nn.Module) -> str | None:
         if isinstance(child, nn.Conv2d) and child.groups == 1:
             return f'{name}.weight' if name else 'weight'
     return None
+
+
+def contract_of_layout(
+    layout: Layout, state: StateDict, module: nn.Module, whole: bool
+) -> ImageryContract | None:
+    """The bands of weights whose file does not name them, but that are known by their layout.
+
+    Args:
+        layout: The layout.
+        state: The checkpoint's entries for the module, under our names.
+        module: A backbone, or a model with one.
+        whole: Whether it is such a model.
+    """
+    stem = find_stem(module.backbone if whole else module)  # type: ignore[arg-type]
+    weight = state.get(f'backbone.{stem}' if whole else str(stem))
+    if weight is None or weight.ndim != 4 or weight.shape[1] not in layout.bands:
+        return None
+    return ImageryContract(band_names=layout.bands[weight.shape[1]])
 
 
 def adapt_stem(
@@ -103,6 +123,7 @@ def _by_name(
             raise ContractError(
                 f'{len(names)} band names, {list(names)}, for {whose}, whose stem has {size} inputs'
             )
+    source_bands, target_bands = band_keys(source_bands), band_keys(target_bands)
     known = [name for name in target_bands if name in source_bands]
     if not known:
         raise ContractError(

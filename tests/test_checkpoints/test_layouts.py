@@ -183,7 +183,55 @@ def mixmim(depth=2, decoder_depth=1, decoder=False):
     return state
 
 
+def conv_next(depth=2, decoder_depth=1, stem='stem', layers=3):
+    """Blocks of one stage; ``decoder_depth``: classes of the head."""
+    state = {f'downsample_layers.{layers - 1}.1.weight': torch.randn(2, 2, 2, 2)}
+    if stem:
+        state[f'{stem}.0.weight'] = torch.randn(2, 2, 1, 1)
+    if stem == 'stem':
+        state['initial_conv.0.weight'] = torch.randn(2, 12, 3, 3)
+    for index in range(depth):
+        for name in ('dwconv.weight', 'norm.bias', 'pwconv1.weight', 'pwconv2.bias'):
+            state[f'stages.0.{index}.{name}'] = torch.randn(2)
+        state[f'stages.0.{index}.grn.gamma'] = torch.randn(1, 1, 1, 8)
+    return {**state, 'norm.bias': torch.randn(2), 'head.weight': torch.randn(decoder_depth, 2)}
+
+
+def mp_mae(depth=2, decoder_depth=1):
+    """A decoder for each of two modalities; ``decoder_depth``: its blocks."""
+    state = {
+        'mask_token': torch.randn(1, 2, 1, 1),
+        'proj.weight': torch.randn(2, 2, 1, 1),
+        'layer_norm_tmp.bias': torch.randn(2),
+        'loss_fn.log_vars': torch.randn(2),
+        'pred_dict.aster.weight': torch.randn(64, 2, 1, 1),
+        'pred_dict.lat.weight': torch.randn(2, 2),
+        'encoder.initial_conv.0.kernel': torch.randn(9, 12, 2),
+        'encoder.initial_conv.1.ln.bias': torch.randn(2),
+        'encoder.stem.0.kernel': torch.randn(1, 2),
+        'encoder.stem.0.bias': torch.randn(1, 2),
+        'encoder.downsample_layers.0.0.ln.weight': torch.randn(2),
+        'encoder.downsample_layers.0.1.kernel': torch.randn(4, 2, 3),
+        'encoder.downsample_layers.0.1.bias': torch.randn(1, 3),
+    }
+    for index in range(depth):
+        for name, shape in (
+            ('dwconv.kernel', (49, 2)), ('dwconv.bias', (1, 2)), ('norm.ln.weight', (2,)),
+            ('pwconv1.linear.bias', (8,)), ('grn.beta', (1, 8)), ('pwconv2.linear.weight', (2, 8)),
+        ):  # fmt: skip
+            state[f'encoder.stages.0.{index}.{name}'] = torch.randn(shape)
+    for index in range(decoder_depth):
+        for name, shape in (('dwconv.weight', (2, 1, 7, 7)), ('grn.gamma', (1, 1, 1, 8))):
+            value = torch.randn(shape)
+            for modality in ('aster', 'lat'):
+                state[f'decoder_dict.{modality}.{index}.{name}'] = value
+    return state
+
+
 EXAMPLES = {
+    'conv_next_v2': lambda **kwargs: conv_next(stem='', layers=4, **kwargs),
+    'mp_mae': mp_mae,
+    'mp_mae_finetuned': conv_next,
     'sar_w_mixmae': lambda **kwargs: mixmim(decoder=True, **kwargs),
     'sar_w_mixmae_finetuned': mixmim,
     'timm_swin_v2': swin,

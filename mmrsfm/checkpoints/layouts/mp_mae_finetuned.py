@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -24,12 +24,18 @@ class MPMAEFinetunedLayout(DenseConvNeXtV2Layout):
     """Encoder and head. The head is ``head.fc``, in a UNet ``decode_head.conv_seg``.
 
     A published UNet also holds the norm of the classifier, which it never uses; it is kept as
-    ``backbone.norm3``, which a backbone that returns maps leaves aside.
+    ``backbone.norm3``, which a backbone that returns maps leaves aside. Bands of the published
+    fine-tunings on twelve: :attr:`bands`, B08 before B8A, unlike in the pretraining.
     """
 
     name = 'mp_mae_finetuned'
     origin = 'MP-MAE / MMEarth (ECCV 2024, arXiv 2405.02771), vishalned/MMEarth-train: fine-tuning'
     licence = 'CC-BY-NC-4.0 (after ConvNeXt V2)'
+    bands: ClassVar[Mapping[int, tuple[str, ...]]] = {
+        12: (
+            'B01', 'B02', 'B03', 'B04', 'B05', 'B06', 'B07', 'B08', 'B8A', 'B09', 'B11', 'B12',
+        ),
+    }  # fmt: skip
     keymap = KeyMap(
         [
             ('initial_conv', _INITIAL),

@@ -176,7 +176,7 @@ class ConvNeXtV2(ConvNeXt):
         self.weight_init = weight_init
         width = self.channels[0]
         same = padding == 'same'
-        self.initial_conv: nn.Module | None = None
+        self.initial_conv: nn.Sequential | None = None
         self.stem_weight = 'downsample_layers.0.0.weight'
         if stem == 'mmearth':
             self.stem_weight = 'initial_conv.0.weight'
@@ -346,14 +346,15 @@ class ConvNeXtV2(ConvNeXt):
         maps: list[Tensor] = []
         conv, norm = self.downsample_layers[0]
         side = conv.kernel_size[0]
-        if self.initial_conv is None:
+        initial: Any = self.initial_conv
+        if initial is None:
             sites = self._reduced(sites, side)
             rows = strided_rows(conv, x, sites)
         else:
             x = x.contiguous(memory_format=torch.channels_last) if self.channels_last else x
-            x = self.initial_conv[0](x)
+            x = initial[0](x)
             sites = self._at(sites, x)
-            rows = self.initial_conv[2](row_norm(self.initial_conv[1], sites.rows(x)))
+            rows = initial[2](row_norm(initial[1], sites.rows(x)))
             if self.stem_maps:
                 maps.append(sites.maps(rows))
             if side == 1:
@@ -407,7 +408,7 @@ class ConvNeXtV2(ConvNeXt):
         return rows
 
     def _map(self, index: int, rows: Tensor, sites: ActiveSites, masked: bool) -> Tensor:
-        norm = getattr(self, f'norm{index}', None)
+        norm: Any = getattr(self, f'norm{index}', None)
         if self.pooled:
             return row_norm(norm, rows.mean(1))
         if norm is not None and not masked:
