@@ -42,17 +42,26 @@ class _ConfigOptions(DictAction):
 def add_config_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds CONFIG, --cfg-options and --debug."""
     parser.add_argument('config', help='config file, of mmrsfm or of any OpenMMLab library')
-    parser.add_argument(
+    add_config_options(
+        parser,
         '--cfg-options',
-        nargs='+',
-        action=_ConfigOptions,
-        metavar='KEY=VALUE',
-        help='override values of the config, e.g. train_cfg.max_epochs=5 val_cfg=None '
+        'override values of the config, e.g. train_cfg.max_epochs=5 val_cfg=None '
         'model.backbone.out_indices="[2,5,8,11]"',
     )
     parser.add_argument(
         '--debug', action='store_true', help='show tracebacks (also: MMRSFM_DEBUG=1)'
     )
+
+
+def add_config_options(parser: argparse.ArgumentParser, flag: str, text: str) -> None:
+    """Adds an option that takes KEY=VALUE for values of a config.
+
+    Args:
+        parser: What gets it.
+        flag: Its name, e.g. ``'--cfg-options'``.
+        text: Its help.
+    """
+    parser.add_argument(flag, nargs='+', action=_ConfigOptions, metavar='KEY=VALUE', help=text)
 
 
 def add_launcher_arguments(parser: argparse.ArgumentParser) -> None:

@@ -95,6 +95,28 @@ def test_versus_a_config(tool, config, monkeypatch, tmp_path):
     assert figures['parameters'] - plain['parameters'] == 4 * 17
 
 
+def test_versus_itself_with_other_values(tool, config, monkeypatch, tmp_path):
+    built = []
+    step = tool.TrainingStep
+
+    def spy(cfg, **options):
+        built.append((cfg.model.head.num_classes, cfg.optim_wrapper.optimizer.lr))
+        return step(cfg, **options)
+
+    monkeypatch.setattr(tool, 'TrainingStep', spy)
+    argv = ['--cfg-options', 'optim_wrapper.optimizer.lr=0.5', 'model.head.num_classes=5',
+            '--versus-options', 'model.head.num_classes=7']  # fmt: skip
+    code, figures = run(tool, monkeypatch, tmp_path, config, *argv)
+    assert code == 0
+    assert built == [(5, 0.5), (7, 0.5)]
+    assert figures['versus']['what'].endswith('model.head.num_classes=7')
+    assert figures['versus']['memory'] == dict(peak=2, before=1)
+    words = ['benchmark.py', 'config.py', *argv, '--iters', '2']
+    assert tool.raw_options(words, '--versus-options') == argv[-1:]
+    assert tool.raw_options(words, '--cfg-options') == argv[1:3]
+    assert tool.raw_options(words[:2], '--cfg-options') == []
+
+
 def test_versus_a_command(tool, config, monkeypatch, tmp_path):
     versus = 'echo warming up; echo 0.25'
     code, figures = run(tool, monkeypatch, tmp_path, config, '--versus', versus)

@@ -4,6 +4,8 @@
 
 benchmark.py CONFIG                           medians of the parts of a step, images/s, peak memory
 benchmark.py CONFIG --versus OTHER_CONFIG     both in alternation, and the ratio pair by pair
+benchmark.py CONFIG --versus-options KEY=VALUE ...
+                                              the same with the config itself, of other values
 benchmark.py CONFIG --versus 'python ref.py'  a command that prints seconds on its last line
 benchmark.py CONFIG --floor                   the time of the model's matrix products alone
 benchmark.py CONFIG --backbone forward --input-shape 3,512,512
@@ -38,6 +40,11 @@ def build_parser() -> argparse.ArgumentParser:
     )
     command_line.add_config_arguments(parser)
     parser.add_argument('--versus', metavar='CONFIG|COMMAND', help='what to compare with')
+    command_line.add_config_options(
+        parser,
+        '--versus-options',
+        'override values of the config of --versus; without it, of CONFIG, on top of --cfg-options',
+    )
     parser.add_argument(
         '--backbone', choices=PASSES, help='measure the backbone alone: inference, or both passes'
     )
@@ -81,9 +88,16 @@ def parse_shape(text: str) -> tuple[int, int, int]:
     return int(parts[0]), int(parts[1]), int(parts[2])
 
 
-def build_step(args: argparse.Namespace, config: str) -> TrainingStep | BackboneStep | LoaderStep:
-    # Options are meant for the first config: the other may be built quite differently.
-    options = args.cfg_options if config == args.config else None
+def build_step(
+    args: argparse.Namespace, other: bool = False
+) -> TrainingStep | BackboneStep | LoaderStep:
+    if not other:
+        config, options = args.config, args.cfg_options
+    elif args.versus is None:
+        config, options = args.config, {**(args.cfg_options or {}), **args.versus_options}
+    else:
+        # --cfg-options are meant for the first config: this may be built quite differently.
+        config, options = args.versus, args.versus_options
     cfg = run_config.load_config(config, options)
     if args.loader:
         return LoaderStep(cfg, args.batch_size)
@@ -102,8 +116,10 @@ def build_step(args: argparse.Namespace, config: str) -> TrainingStep | Backbone
 
 
 def versus_is_config(args: argparse.Namespace) -> bool:
+    if args.versus is None:
+        return bool(args.versus_options)
     # One word that ends in .py: 'python ref.py' is a command.
-    words = shlex.split(args.versus or '')
+    words = shlex.split(args.versus)
     return len(words) == 1 and words[0].endswith('.py')
 
 
@@ -123,8 +139,10 @@ def run_command(command: str) -> float:
     )
 
 
-def probe_memory(args: argparse.Namespace, config: str) -> dict[str, int]:
+def probe_memory(args: argparse.Namespace, other: bool = False) -> dict[str, int]:
     """Peak memory of a few steps, in a process that does nothing else."""
+    own = not other or args.versus is None
+    config = args.config if own else args.versus
     command = [sys.executable, str(Path(__file__).resolve()), config, '--memory-probe']
     command += ['--device', args.device, '--data', args.data]
     command += ['--threads', str(torch.get_num_threads())]
@@ -140,19 +158,22 @@ def probe_memory(args: argparse.Namespace, config: str) -> dict[str, int]:
         command += ['--backbone', args.backbone]
     if args.loader:
         command.append('--loader')
-    if args.cfg_options and config == args.config:
-        # Last: it takes every word that follows.
-        command += ['--cfg-options', *raw_cfg_options(sys.argv)]
+    options = raw_options(sys.argv, '--cfg-options') if own else []
+    if other:
+        options += raw_options(sys.argv, '--versus-options')
+    if options:
+        command += ['--cfg-options', *options]  # last: it takes every word that follows
     result = subprocess.run(command, capture_output=True, text=True)
     if result.returncode != 0:
         raise ConfigError(f'the memory measurement failed:\n{result.stderr[-1500:]}')
     return json.loads(result.stdout.splitlines()[-1])
 
 
-def raw_cfg_options(argv: list[str]) -> list[str]:
-    start = argv.index('--cfg-options') + 1
-    words = []
-    for word in argv[start:]:
+def raw_options(argv: list[str], flag: str) -> list[str]:
+    words: list[str] = []
+    if flag not in argv:
+        return words
+    for word in argv[argv.index(flag) + 1 :]:
         if word.startswith('--') or '=' not in word:
             break
         words.append(word)
@@ -161,7 +182,7 @@ def raw_cfg_options(argv: list[str]) -> list[str]:
 
 def measure_memory(args: argparse.Namespace) -> None:
     before = peak_memory(args.device)
-    step = build_step(args, args.config)
+    step = build_step(args)
     for _ in range(2):  # the second has the states of the optimizer
         step.run()
     print(json.dumps(dict(peak=peak_memory(args.device), before=before)))
@@ -185,12 +206,12 @@ def record_floor(step: TrainingStep | BackboneStep | LoaderStep) -> MatmulFloor:
 
 
 def measure(args: argparse.Namespace) -> dict:
-    first = build_step(args, args.config)
+    first = build_step(args)
     if first.note:
         print(first.note)
     other: TrainingStep | BackboneStep | LoaderStep | None = None
     if versus_is_config(args):
-        other = build_step(args, args.versus)
+        other = build_step(args, True)
     for _ in range(max(args.warmup, 1)):
         first.run()
         if other is not None:
@@ -202,15 +223,16 @@ def measure(args: argparse.Namespace) -> dict:
     def run_other() -> float:
         return other.run()['step'] if other is not None else run_command(args.versus)
 
+    compared = args.versus is not None or other is not None
     steps: list[dict[str, float]] = []
     floors: list[float] = []
     others: list[float] = []
     for number in range(args.iters):
         # A B, B A, A B ...: neither is always the one that runs on warm caches.
-        if args.versus is not None and number % 2:
+        if compared and number % 2:
             others.append(run_other())
         steps.append(first.run())
-        if args.versus is not None and not number % 2:
+        if compared and not number % 2:
             others.append(run_other())
         if floor is not None:
             floors.append(floor.run())
@@ -238,14 +260,22 @@ def measure(args: argparse.Namespace) -> dict:
             gflops_per_second=floor.flops / 1e9 / statistics.median(floors),
             by_operator=floor.by_operator(),
         )
-    if args.versus is not None:
+    if compared:
         pairs = [step['step'] / b for step, b in zip(steps, others, strict=True)]
         figures['versus'] = dict(
-            what=args.versus, seconds=summarize(others), ratio=summarize(pairs), pairs=pairs
+            what=what_is_compared(args),
+            seconds=summarize(others),
+            ratio=summarize(pairs),
+            pairs=pairs,
         )
     if args.profile:
         figures['profile'] = profile(first)
     return figures
+
+
+def what_is_compared(args: argparse.Namespace) -> str:
+    changes = [f'{key}={value}' for key, value in (args.versus_options or {}).items()]
+    return ' '.join([args.versus or args.config, *changes])
 
 
 def profile(step: TrainingStep | BackboneStep | LoaderStep) -> str:
@@ -332,13 +362,13 @@ def main(args: argparse.Namespace) -> None:
     if args.memory_probe:
         measure_memory(args)
         return
-    if versus_is_config(args) and not Path(args.versus).is_file():
+    if args.versus and versus_is_config(args) and not Path(args.versus).is_file():
         raise ConfigError(f'--versus: the config {args.versus} does not exist')
-    memory = probe_memory(args, args.config)
+    memory = probe_memory(args)
     figures = measure(args)
     figures['memory'] = memory
     if versus_is_config(args):
-        figures['versus']['memory'] = probe_memory(args, args.versus)
+        figures['versus']['memory'] = probe_memory(args, True)
     print(describe(figures))
     if args.json:
         Path(args.json).write_text(json.dumps(figures, indent=2) + '\n')
