@@ -109,6 +109,8 @@ def test_classification_of_thirteen_bands(tmp_path):
         samples.append(sample)
     run(hook, visualizer, [(torch.rand(2, 13, 64, 64), samples)])
     assert sorted(path.name for path in tmp_path.iterdir()) == ['00000_x.png', '00001_y.png']
+    # Small images are enlarged: the names of the classes would not fit.
+    assert Image.open(tmp_path / '00000_x.png').size == (448, 448)
 
 
 def test_nothing_is_drawn_unless_enabled(tmp_path):

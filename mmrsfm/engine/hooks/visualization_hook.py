@@ -15,6 +15,10 @@ from mmengine.runner import Runner
 
 from mmrsfm.registry import HOOKS
 
+# Names of classes are written over the image: smaller ones are enlarged to about this.
+_READABLE = 448
+_TEXT = {'size': 9}
+
 
 @HOOKS.register_module()
 class VisualizationHook(Hook):
@@ -113,7 +117,11 @@ class VisualizationHook(Hook):
                 continue
             picture = self._picture(image, sample)
             if hasattr(visualizer, 'visualize_cls'):
-                visualizer.visualize_cls(picture, sample, name=name, step=step, **options)
+                factor = max(1, round(_READABLE / min(picture.shape[:2])))
+                picture = picture.repeat(factor, axis=0).repeat(factor, axis=1)
+                visualizer.visualize_cls(
+                    picture, sample, name=name, step=step, text_cfg=_TEXT, **options
+                )
                 continue
             truth = _either(sample, 'gt_sem_seg', 'gt_depth_map')
             options['draw_gt'] = truth is not None and truth.shape == picture.shape[:2]
