@@ -15,7 +15,8 @@ import pytest
 import yaml
 
 REPO = Path(__file__).resolve().parents[1]
-# One process: the wheel is built once.
+# One process: the wheel is built once. Hundreds of configs are read, on machines that may be busy.
+pytestmark = pytest.mark.timeout(900)
 
 SHIPPED = ('configs', 'tools', 'data_converters')
 
@@ -66,7 +67,10 @@ def config_names(folder):
 
 @pytest.fixture(scope='module')
 def wheel(tmp_path_factory):
-    """The wheel, built from a copy: setuptools leaves a build folder in the tree that it builds."""
+    """The wheel, built from a copy: setuptools leaves a build folder in the tree that it builds.
+
+    The copy lies beside it. Tests compare with that: somebody may be working on the tree.
+    """
     folder = tmp_path_factory.mktemp('wheel')
     source = folder / 'source'
     source.mkdir()
@@ -105,29 +109,31 @@ def installed(wheel, tmp_path_factory):
 def test_the_wheel_holds_copies_and_no_rubbish(wheel):
     with zipfile.ZipFile(wheel) as archive:
         names = set(archive.namelist())
-    for path in (REPO / 'configs').rglob('*.py'):
-        assert f'mmrsfm/.mim/{path.relative_to(REPO)}' in names
+    source = wheel.parent / 'source'
+    for path in (source / 'configs').rglob('*.py'):
+        assert f'mmrsfm/.mim/{path.relative_to(source)}' in names
     assert 'mmrsfm/.mim/model-index.yml' in names
     assert 'mmrsfm/.mim/tools/env.sh' in names
     assert 'mmrsfm/py.typed' in names
     assert any(name.endswith('licenses/NOTICE') for name in names)
     assert not [name for name in names if '__pycache__' in name or name.startswith('tests')]
-    modules = {str(path.relative_to(REPO)) for path in (REPO / 'mmrsfm').rglob('*.py')}
+    modules = {str(path.relative_to(source)) for path in (source / 'mmrsfm').rglob('*.py')}
     modules = {name for name in modules if '/.mim/' not in name}
     assert modules <= names
 
 
-def test_a_wheel_resolves_configs_from_a_foreign_folder(installed, tmp_path):
+def test_a_wheel_resolves_configs_from_a_foreign_folder(wheel, installed, tmp_path):
+    source = wheel.parent / 'source'
     found = probe(installed, tmp_path)
     package = Path(found['file']).parent
     assert installed.parents[1] in package.parents, 'the wheel is not what was imported'
     assert Path(found['installed']) == package
-    assert found['names'] == config_names(REPO / 'configs')
+    assert found['names'] == config_names(source / 'configs')
     assert found['bad'] == {}
     assert found['task_libraries'] == []
     for name in SHIPPED:
-        if (REPO / name).is_dir():
-            assert config_names(package / '.mim' / name) == config_names(REPO / name)
+        if (source / name).is_dir():
+            assert config_names(package / '.mim' / name) == config_names(source / name)
     assert not (package / '.mim' / 'configs').is_symlink()
 
 
