@@ -12,7 +12,14 @@ from mmengine.config import Config, ConfigDict
 from mmengine.registry import MODELS, init_default_scope
 from mmengine.runner.checkpoint import load_state_dict
 
-from mmrsfm.checkpoints import load_pretrained, read_checkpoint
+from mmrsfm.checkpoints import (
+    describe_model,
+    export_checkpoint,
+    load_pretrained,
+    read_checkpoint,
+    report_of,
+)
+from mmrsfm.checkpoints.layout import get_layout
 from mmrsfm.checkpoints.mtp_decoder import fit_to_model, reuse_mtp_decoder
 from mmrsfm.class_tables import DIOR, DOTA_V1, DOTA_V2, FAIR1M, SAMRS_SOTA
 from mmrsfm.engine.command_line import run_command
@@ -346,3 +353,79 @@ def test_command_with_a_config(command, tmp_path):
         *(100.0 + SAMRS_SOTA.index(name) for name in DOTA_V2), 118.0,
     ]  # fmt: skip
     assert not any('full_attn' in name for name in found)
+
+
+def own_model(**arguments):
+    """A multi-task model of ours, thin, of two data sets that SAMRS does not have."""
+    pytest.importorskip('mmrotate')
+    from tests.test_models.test_multi_task import tiny
+
+    sets = [dict(name='one', classes=('a', 'b')), dict(name='two', classes=('x', 'y', 'z'))]
+    return tiny.build(sets, init=False, **arguments)
+
+
+def own_file(model):
+    return {'state_dict': model.state_dict(), 'meta': describe_model(model)}
+
+
+@pytest.mark.parametrize('task', ['semantic', 'instance', 'rotated'])
+def test_decoders_of_our_own_pretraining(task):
+    model = own_model()
+    content = own_file(model)
+    reuse = reuse_mtp_decoder(content, task)
+    decoder = [n for n in content['state_dict'] if n.startswith(f'decoders.{task}.')]
+    shared = [name for name in decoder if 'last_layers' not in name]
+    assert len(reuse.taken) == len(shared) + len(model.backbone.state_dict())
+    with_last = reuse_mtp_decoder(content, task, 'two', ['z', 'x'])
+    last = model.decoders[task].last_layers['two']
+    if task == 'semantic':
+        assert torch.equal(
+            with_last.state['decode_head.conv_seg.weight'], last.conv_seg.weight[[3, 1]]
+        )
+    else:
+        found = with_last.state['roi_head.bbox_head.fc_cls.bias']
+        assert torch.equal(found, last['bbox_head'].fc_cls.bias[[2, 0, 3]])
+    # In its own order by default, with all of its classes.
+    default = reuse_mtp_decoder(content, task, 'one')
+    assert not default.reordered
+    with pytest.raises(ConfigError, match="not trained on 'sota'; its data sets are"):
+        reuse_mtp_decoder(content, task, 'sota')
+
+
+def test_published_files_fill_the_pretraining_model(full_file, tmp_path):
+    """And come out of it again, under their names."""
+    pytest.importorskip('mmrotate')
+    from tests.test_models.test_multi_task import tiny
+
+    sets = [dict(name=name) for name in ('sota', 'sior', 'fast', 'mine')]
+    sets[3]['classes'] = 2
+    model = tiny.build(sets, task_weights='uncertainty', init=False)
+    state, homeless = get_layout('mtp_model').from_mmrsfm(model.state_dict())
+    assert {name.split('.')[2] for name in homeless if 'decoders' in name} == {'last_layers'}
+    assert {name for name in homeless if 'decoders' not in name} == {'weighting.log_vars'}
+    assert all('.mine.' in name for name in homeless if 'decoders' in name)
+    torch.manual_seed(5)
+    for name, value in state.items():
+        if value.is_floating_point():
+            state[name] = torch.randn_like(value)
+    file = {'epoch': 1, 'state_dict': state, 'loss_pretrain': np.zeros(3)}
+    torch.save(file, tmp_path / 'last_model.pth')
+    model.init_cfg = dict(type='mmrsfm.Pretrained', checkpoint=str(tmp_path / 'last_model.pth'))
+    model.init_weights()
+    report = report_of(model)
+    assert report.layout == 'mtp_model' and not report.unexpected
+    assert all('mine' in name or 'weighting' in name for name in report.missing)
+    again = get_layout('mtp_model').from_mmrsfm(model.state_dict())[0]
+    for name, value in state.items():
+        if not name.startswith('semsegdecoder.decode_head.conv_seg.'):
+            assert torch.equal(again[name], value), name
+    # As the command does it, from a checkpoint of ours: the published names, all of them.
+    exported = export_checkpoint(own_file(model), 'mtp_model')
+    assert set(exported.content['model']) == set(state)
+    assert not exported.content['model']['semsegdecoder.decode_head.conv_seg.weight'].any()
+    assert 'rotdetroiboxhead_fc_cls3.weight' in exported.content['model']
+    # What the published file holds without use has a name, and no place.
+    ours = export_checkpoint(file, 'mmrsfm')
+    assert ours.left_out == [
+        f'decoders.semantic.decode_head.conv_seg.{name}' for name in ('weight', 'bias')
+    ]

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from mmrsfm.errors import ConfigError, DataError
 from mmrsfm.models.multi_task.label_sets import LabelSet, parse_label_sets
+from mmrsfm.models.multi_task.random_labels import random_samples
 from mmrsfm.models.multi_task.task_decoder import Group, Maps, TaskDecoder, TaskLosses
 from mmrsfm.registry import MODELS
 
@@ -289,6 +290,18 @@ class MTP(BaseModel):
                 decoder.predict(part, theirs, groups_of(theirs), rescale)
         back = sorted(range(len(order)), key=order.__getitem__)
         return [samples[number] for number in back]
+
+    def random_samples(
+        self, count: int, size: Sequence[int], generator: torch.Generator
+    ) -> list[Any]:
+        """Samples with random labels of all its data sets in turn, to time it without data.
+
+        Args:
+            count: Number of samples.
+            size: Height and width of the images in pixels.
+            generator: What draws.
+        """
+        return random_samples(list(self.label_sets.values()), count, size, generator)
 
     def _label_set(self, sample: Any) -> LabelSet:
         name = sample.get('dataset_name')

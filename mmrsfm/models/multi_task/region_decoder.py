@@ -43,8 +43,8 @@ class RegionDecoder(TaskDecoder):
     """A neck, a region proposal network and RoI heads, all of mmdet's or mmrotate's.
 
     All images go through the shared layers in one call, whatever their data set: none of these
-    looks beyond its image (or region), so that this is exact. Losses are averaged within each data
-    set, as if it had been alone.
+    looks beyond its image (or region), so that this is exact (unless there is a BatchNorm that is
+    being trained). Losses are averaged within each data set, as if it had been alone.
 
     The box head ends before ``fc_cls`` and ``fc_reg``, the mask head before ``conv_logits``; each
     data set has its own, in ``last_layers.<name>.bbox_head`` and ``.mask_head``.
@@ -57,6 +57,7 @@ class RegionDecoder(TaskDecoder):
         test_cfg: ``rpn`` and ``rcnn``.
         classes: Number of classes by the name of the data set.
         neck: Config of the neck, or ``None``.
+        joint: ``False``: one call for each data set when training, as published.
         init_cfg: MMEngine's initialisation config.
 
     Raises:
@@ -76,9 +77,11 @@ class RegionDecoder(TaskDecoder):
         test_cfg: Mapping[str, Any],
         classes: Mapping[str, int],
         neck: Mapping[str, Any] | None = None,
+        joint: bool = True,
         init_cfg: Any = None,
     ) -> None:
         super().__init__(init_cfg)
+        self.joint = joint
         self.train_cfg, self.test_cfg = ConfigDict(train_cfg), ConfigDict(test_cfg)
         box = need(roi_head.get('bbox_head'), 'roi_head.bbox_head')
         mask = roi_head.get('mask_head')
@@ -115,8 +118,18 @@ class RegionDecoder(TaskDecoder):
     def loss(self, maps: Maps, samples: Sequence[Any], groups: Sequence[Group]) -> TaskLosses:
         """See :meth:`TaskDecoder.loss`. Samples have the instances :attr:`labels`."""
         result = TaskLosses()
-        if not groups:
+        if self.joint and groups:
+            self._add_losses(maps, samples, groups, result)
             return result
+        for group in groups:
+            own = samples[group.part]
+            alone = Group(group.name, slice(0, len(own)))
+            self._add_losses(section(maps, group.part), own, [alone], result)
+        return result
+
+    def _add_losses(
+        self, maps: Maps, samples: Sequence[Any], groups: Sequence[Group], result: TaskLosses
+    ) -> None:
         truth = [self._truth(sample) for sample in samples]
         ignored = [sample.get(self.ignored) for sample in samples]
         for group in groups:
@@ -154,7 +167,6 @@ class RegionDecoder(TaskDecoder):
         self._box_loss(features, samplings, groups, result)
         if self.roi_head.with_mask:
             self._mask_loss(features, samplings, truth, groups, result)
-        return result
 
     def _truth(self, sample: Any) -> InstanceData:
         """The objects of a sample, in a container of our own."""

@@ -116,6 +116,11 @@ def test_one_call_is_the_sum_of_a_call_for_each_data_set(model):
         assert value == pytest.approx(alone[key], rel=1e-5, abs=1e-7), key
     for name, grad in gradients(model).items():
         assert_parity(grad, grads[name], name)
+    # The same by an option, for comparison.
+    one_by_one = copy.deepcopy(model)
+    for decoder in one_by_one.decoders.values():
+        decoder.joint = False
+    assert values(tiny.run(one_by_one, items)[1]) == pytest.approx(alone, rel=1e-5, abs=1e-7)
 
 
 def test_seeded_samples_do_not_depend_on_the_batch(model):
