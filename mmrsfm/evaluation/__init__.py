@@ -6,6 +6,7 @@ from mmrsfm.evaluation.height_metric import HeightMetric
 from mmrsfm.evaluation.knn_loop import KNNLoop
 from mmrsfm.evaluation.multi_label_ap_metric import MultiLabelAPMetric
 from mmrsfm.evaluation.nearest_neighbors import nearest_neighbors, vote
+from mmrsfm.evaluation.reconstruction_metric import ReconstructionMetric
 from mmrsfm.evaluation.registration_metric import RegistrationMetric
 from mmrsfm.evaluation.submissions import (
     ChangeMapSubmission,
@@ -28,6 +29,7 @@ __all__ = [
     'KNNLoop',
     'LoveDASubmission',
     'MultiLabelAPMetric',
+    'ReconstructionMetric',
     'RegistrationMetric',
     'RegistrationSubmission',
     'TranslationMetric',
