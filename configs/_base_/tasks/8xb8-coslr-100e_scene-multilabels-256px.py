@@ -19,7 +19,7 @@ auto_scale_lr = dict(base_batch_size=64)
 default_hooks = dict(
     logger=dict(interval=100),
     checkpoint=dict(interval=20),
-    visualization=dict(type='VisualizationHook', enable=False),
+    visualization=dict(type='mmrsfm.VisualizationHook'),
 )
 vis_backends = [dict(type='LocalVisBackend')]
 visualizer = dict(type='UniversalVisualizer', vis_backends=vis_backends)
