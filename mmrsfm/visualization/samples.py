@@ -166,7 +166,9 @@ def describe_label(label: Any, classes: Sequence[str]) -> str:
     """
     several = np.ndim(label) == 1
     names = [
-        str(classes[one]) if isinstance(one, (int, np.integer)) and one < len(classes) else str(one)
+        str(classes[int(one)])
+        if isinstance(one, (int, np.integer)) and one < len(classes)
+        else str(one)
         for one in (label if several else [label])
     ]
     return ', '.join(names) or 'none'
