@@ -28,6 +28,10 @@ def test_gathered_patches_are_what_a_convolution_sees():
     ours = gathered @ convolution.weight.flatten(1).T + convolution.bias
     for row in range(2):
         torch.testing.assert_close(ours[row], expected[row, ids[row]])
+    # In the order of patchify.
+    index = ids[..., None].expand(-1, -1, 6 * 4 * 5)
+    expected = patchify(images, (6, 4)).gather(1, index)
+    assert torch.equal(gather_patches(images, ids, (6, 4), channels_last=True), expected)
 
 
 def test_part_of_a_patch_is_an_error():

@@ -12,6 +12,7 @@ from PIL import Image
 from mmrsfm.errors import ConfigError
 from mmrsfm.registry import HOOKS, VISUALIZERS
 from mmrsfm.visualization.reconstruction_visualizer import (
+    arranged,
     draw_reconstructions,
     reconstruction_panels,
 )
@@ -46,6 +47,42 @@ def test_panels():
     assert (panels['sar'][:, 60:] == (70, 0, 0)).all()
     # What is missing is painted.
     assert (panels['sar, predicted'][:, 60:] == 0).all()
+
+
+def test_classes_and_chosen_bands():
+    one = reconstruction()
+    mask = one['rgb']['mask']
+    truth = torch.zeros(1, 64, 64, dtype=torch.int64)
+    truth[:, :, 32:] = 1
+    truth[:, 60:] = -1
+    pred = torch.full_like(truth, 2)
+    found = dict(
+        cover=dict(image=truth, pred=pred, mask=mask, classes=3),
+        red=dict(one['rgb'], bands=(2, 1, 0)),
+        grey=dict(one['rgb'], bands=(1,)),
+    )
+    panels = dict(reconstruction_panels(found))
+    cover, predicted = panels['cover'], panels['cover, predicted']
+    colours = [tuple(cover[0, 0]), tuple(cover[0, 63]), tuple(predicted[0, 0])]
+    assert len(set(colours)) == 3
+    assert (cover[60:] == (70, 0, 0)).all()
+    # Hidden and missing places are painted, the rest is as it is.
+    assert (predicted[:32, :32] == colours[2]).all()
+    assert (predicted[60:] == colours[2]).all()
+    assert np.array_equal(predicted[32:60], cover[32:60])
+    rgb = dict(reconstruction_panels(one))['rgb']
+    assert np.array_equal(panels['red'], rgb[..., ::-1])
+    assert np.array_equal(panels['grey'], rgb[..., [1, 1, 1]])
+
+
+def test_many_modalities_are_below_each_other():
+    part = reconstruction()['rgb']
+    row = arranged({'0': part})
+    assert row.shape[1] > 2 * row.shape[0]
+    assert arranged({str(number): part for number in range(5)}).shape == (
+        5 * row.shape[0],
+        *row.shape[1:],
+    )
 
 
 def test_weights_are_a_fourth_panel():

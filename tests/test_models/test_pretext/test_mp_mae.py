@@ -1,18 +1,24 @@
 # Copyright (c) mmrsfm contributors. Licensed under the Apache License 2.0.
 """MP-MAE beside its parity: missing data, any modalities, pictures, failure paths."""
 
+import argparse
 import copy
 import math
+import re
 
 import numpy as np
 import pytest
 import torch
+from mmengine.config import Config
 from mmengine.structures import BaseDataElement
 
 from mmrsfm.apis.training_step import quiet, random_batch
+from mmrsfm.checkpoints import convert_state_dict
 from mmrsfm.errors import ConfigError
+from mmrsfm.models.heads.modality_targets import parse_targets
 from mmrsfm.models.losses.modality_losses import class_loss, patch_loss, vector_loss
-from mmrsfm.registry import MODELS, VISUALIZERS
+from mmrsfm.registry import MODELS, TRANSFORMS, VISUALIZERS
+from tests.parity import REPO
 
 SIZE, PATCH, BANDS = 32, 8, 3
 ARCH = dict(depths=[1, 1, 1, 1], channels=[4, 8, 8, 16])
@@ -278,6 +284,35 @@ def test_noise_as_data_for_measuring_times():
     batch = random_batch(model, 2, (BANDS, SIZE, SIZE))
     data = model.data_preprocessor(batch, True)
     assert torch.isfinite(total_of(model, model.loss(**data)))
+
+
+def test_the_examples_of_the_guide(tmp_path, monkeypatch):
+    text = (REPO / 'docs' / 'mp_mae.md').read_text()
+    first, declared, own, *_ = re.findall('```python\n(.*?)```', text, re.DOTALL)
+    # The published file, but for its numbers.
+    names = 'checkpoints/pt-all_mod_atto_1M_64_uncertainty_56-8/checkpoint-199.pth'
+    assert names in first
+    cfg = Config.fromfile(
+        REPO / 'configs/mp_mae/mp-mae_convnextv2-atto_8xb512-coslr-200e_mmearth-56px.py'
+    )
+    state = MODELS.build(dict(cfg.model, data_preprocessor=None)).state_dict()
+    state = convert_state_dict(state, source='mmrsfm', target='mp_mae')
+    (tmp_path / names).parent.mkdir(parents=True)
+    torch.save(dict(model=state, epoch=199, args=argparse.Namespace(lr=1.0)), tmp_path / names)
+    monkeypatch.chdir(tmp_path)
+    scope = {}
+    with quiet():
+        exec(first, scope)
+    assert scope['vectors'].shape == (2, 320)
+    kernel = state['encoder.initial_conv.0.kernel'].view(3, 3, 12, 40).permute(3, 2, 1, 0)
+    assert torch.equal(scope['backbone'].initial_conv[0].weight, kernel)
+    exec(declared, scope)
+    assert len(parse_targets(scope['targets'])) == 4
+    (tmp_path / 'own.py').write_text(own)
+    cfg = Config.fromfile(tmp_path / 'own.py')
+    assert len(parse_targets(cfg.model.head.targets)) == 13
+    assert cfg.train_dataloader.dataset.pipeline[0].targets[0] == 'night_lights'
+    assert TRANSFORMS.build(cfg.train_pipeline[0]).targets['night_lights'].names == ('radiance',)
 
 
 def bad_target(**fields):
