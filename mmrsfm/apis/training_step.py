@@ -259,7 +259,8 @@ def random_batch(
     """Makes a batch of random images with random labels, as a data loader would give it.
 
     Args:
-        model: A pretraining algorithm or a classifier of mmpretrain, or a segmentor of mmseg.
+        model: A pretraining algorithm or a classifier of mmpretrain, a segmentor of mmseg, or any
+            with a method ``random_samples``, as :class:`mmrsfm.MTP`.
         batch_size: Number of images.
         shape: (C, H, W).
         seed: Seed.
@@ -278,6 +279,10 @@ def random_batch(
     mean, std = (getattr(preprocessor, name, None) for name in ('mean', 'std'))
     if mean is not None and std is not None:
         images = images * std.cpu().reshape(-1, 1, 1) + mean.cpu().reshape(-1, 1, 1)
+    own: Any = getattr(model, 'random_samples', None)
+    if own is not None:
+        samples = own(batch_size, shape[1:], generator)
+        return {'inputs': list(images[0]), 'data_samples': samples}
     samples = [_random_sample(model, shape, generator) for _ in range(batch_size)]
     is_segmentor = type(samples[0]).__name__ == 'SegDataSample'
     inputs = list(images) if count > 1 else images[0]
@@ -300,7 +305,11 @@ def _random_sample(model: Any, shape: tuple[int, int, int], generator: torch.Gen
     from mmpretrain.structures import DataSample
 
     if isinstance(model, BaseSelfSupervisor):
-        return DataSample()
+        sample = DataSample()
+        if hasattr(model, 'random_targets'):
+            targets = model.random_targets(shape[1:], generator)
+            sample.set_field(targets, 'targets', dtype=dict)
+        return sample
     if isinstance(model, BaseClassifier):
         classes = model.head.num_classes
         return DataSample().set_gt_label(torch.randint(classes, (1,), generator=generator))
