@@ -44,9 +44,9 @@ class MTP(BaseModel):
     All ranks give every trained parameter a gradient for every batch, if need be of 0, so that
     DistributedDataParallel needs no search for unused parameters.
 
-    A sample says ``dataset_name`` and may say ``tasks``, the kinds of label that it has (otherwise
-    all that its data set has here). Further data sets are further entries; one that is left out
-    does not take part.
+    A sample says ``dataset_name`` (not needed where the model has a single data set) and may say
+    ``tasks``, the kinds of label that it has (otherwise all that its data set has here). Further
+    data sets are further entries; one that is left out does not take part.
 
     Example::
 
@@ -265,8 +265,8 @@ class MTP(BaseModel):
 
         Args:
             inputs: (B, C, H, W), normalised.
-            data_samples: B data samples with ``dataset_name`` (not needed where the model has a
-                single data set), ``img_shape``, ``ori_shape`` and ``scale_factor``.
+            data_samples: B data samples with ``dataset_name``, ``img_shape``, ``ori_shape`` and
+                ``scale_factor``.
             rescale: Whether predictions are for the original images, or for the inputs.
 
         Returns:
@@ -277,10 +277,6 @@ class MTP(BaseModel):
         Raises:
             DataError: For a data set that the model does not have.
         """
-        if len(self.label_sets) == 1:
-            for sample in data_samples:
-                if sample.get('dataset_name') is None:
-                    sample.set_metainfo({'dataset_name': next(iter(self.label_sets))})
         inputs, samples, order = self._in_order(inputs, data_samples)
         maps = self.extract_feat(inputs)
         for task, decoder in self.decoders.items():
@@ -305,6 +301,9 @@ class MTP(BaseModel):
 
     def _label_set(self, sample: Any) -> LabelSet:
         name = sample.get('dataset_name')
+        if name is None and len(self.label_sets) == 1:
+            name = next(iter(self.label_sets))
+            sample.set_metainfo({'dataset_name': name})
         if name not in self.label_sets:
             raise DataError(
                 f'its dataset_name is {name!r}, but the data sets of the model are '

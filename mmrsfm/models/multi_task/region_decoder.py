@@ -57,7 +57,8 @@ class RegionDecoder(TaskDecoder):
         test_cfg: ``rpn`` and ``rcnn``.
         classes: Number of classes by the name of the data set.
         neck: Config of the neck, or ``None``.
-        joint: ``False``: one call for each data set when training, as published.
+        joint: ``False``: one call for each data set when training, as published (but for layers
+            that exchange statistics with other ranks, which count their calls).
         init_cfg: MMEngine's initialisation config.
 
     Raises:
@@ -118,14 +119,31 @@ class RegionDecoder(TaskDecoder):
     def loss(self, maps: Maps, samples: Sequence[Any], groups: Sequence[Group]) -> TaskLosses:
         """See :meth:`TaskDecoder.loss`. Samples have the instances :attr:`labels`."""
         result = TaskLosses()
-        if self.joint and groups:
+        everywhere = self.waits_for_ranks()
+        if not groups and everywhere:
+            self._touch_shared(maps, result)
+        elif groups and (self.joint or everywhere):
             self._add_losses(maps, samples, groups, result)
+        if self.joint or everywhere:
             return result
         for group in groups:
             own = samples[group.part]
             alone = Group(group.name, slice(0, len(own)))
             self._add_losses(section(maps, group.part), own, [alone], result)
         return result
+
+    def _touch_shared(self, maps: Maps, result: TaskLosses) -> None:
+        """Runs all shared layers, on no image."""
+        pyramid = self._pyramid(maps)
+        for outputs in self.rpn_head(pyramid):
+            for output in outputs:
+                result.touch(output)
+        features = full_precision(pyramid)
+        none = features[0].new_zeros(0, 6)
+        for vectors in self._box_features(features, none):
+            result.touch(vectors)
+        if self.roi_head.with_mask:
+            result.touch(self._mask_features(features, none))
 
     def _add_losses(
         self, maps: Maps, samples: Sequence[Any], groups: Sequence[Group], result: TaskLosses
@@ -134,8 +152,8 @@ class RegionDecoder(TaskDecoder):
         ignored = [sample.get(self.ignored) for sample in samples]
         for group in groups:
             count = self.last_layers[group.name]['bbox_head'].num_classes
-            for one in truth[group.part]:
-                check_labels(one.labels, count, f'{group.name}: {self.task}')
+            labels = torch.cat([one.labels for one in truth[group.part]])
+            check_labels(labels, count, f'{group.name}: {self.task}')
         seeds = [sample.get('sampling_seed') for sample in samples]
         metas = metas_of(samples)
         pyramid = self._pyramid(maps)
@@ -196,6 +214,14 @@ class RegionDecoder(TaskDecoder):
         for_classes, for_boxes = self.roi_head.bbox_head(found)
         return for_classes, for_boxes
 
+    def _mask_features(self, features: Maps, rois: Tensor) -> Tensor:
+        """What goes into the layer for masks, (R, C, 28, 28)."""
+        found = _extracted(self.roi_head.mask_roi_extractor, features, rois)
+        if self.roi_head.with_shared_head:
+            found = self.roi_head.shared_head(found)
+        maps: Tensor = self.roi_head.mask_head(found)
+        return maps
+
     def _box_scores(
         self, name: str, for_classes: Tensor, for_boxes: Tensor
     ) -> tuple[Tensor, Tensor]:
@@ -238,10 +264,7 @@ class RegionDecoder(TaskDecoder):
             for one, has in zip(samplings, masked, strict=True)
         ]
         ends = _ends([len(one) for one in regions])
-        found = _extracted(self.roi_head.mask_roi_extractor, features, bbox2roi(regions))
-        if self.roi_head.with_shared_head:
-            found = self.roi_head.shared_head(found)
-        found = self.roi_head.mask_head(found)
+        found = self._mask_features(features, bbox2roi(regions))
         for group in groups:
             head = self.last_layers[group.name]['mask_head']
             part = slice(ends[group.part.start], ends[group.part.stop])
@@ -303,11 +326,7 @@ class RegionDecoder(TaskDecoder):
     ) -> None:
         counts = [len(one.bboxes) for one in results]
         ends = _ends(counts)
-        rois = bbox2roi([one.bboxes for one in results])
-        found = _extracted(self.roi_head.mask_roi_extractor, features, rois)
-        if self.roi_head.with_shared_head:
-            found = self.roi_head.shared_head(found)
-        found = self.roi_head.mask_head(found)
+        found = self._mask_features(features, bbox2roi([one.bboxes for one in results]))
         for group in groups:
             head = self.last_layers[group.name]['mask_head']
             part = slice(ends[group.part.start], ends[group.part.stop])
@@ -319,36 +338,6 @@ class RegionDecoder(TaskDecoder):
                 rescale=rescale,
             )
             results[group.part] = own  # for images without objects mmdet makes a new container
-
-
-@MODELS.register_module()
-class InstanceDecoder(RegionDecoder):
-    """Mask R-CNN of mmdet, from the neck on: upright boxes, and masks if there is a mask head.
-
-    Reads ``gt_instances`` and ``ignored_instances``, writes ``pred_instances``. Types without a
-    scope are mmdet's. See :class:`RegionDecoder`.
-    """
-
-    scope = 'mmdet'
-    task = 'instance'
-    labels = 'gt_instances'
-    ignored = 'ignored_instances'
-    prediction = 'pred_instances'
-
-
-@MODELS.register_module()
-class RotatedDecoder(RegionDecoder):
-    """Oriented R-CNN of mmrotate, from the neck on.
-
-    Reads ``r_gt_instances`` (rotated boxes) and ``ignored_r_instances``, writes
-    ``pred_r_instances``. Types without a scope are mmrotate's. See :class:`RegionDecoder`.
-    """
-
-    scope = 'mmrotate'
-    task = 'rotated'
-    labels = 'r_gt_instances'
-    ignored = 'ignored_r_instances'
-    prediction = 'pred_r_instances'
 
 
 def _last_box(head: Mapping[str, Any], classes: int, width: int) -> dict[str, Any]:

@@ -101,28 +101,38 @@ class _Exchange(torch.autograd.Function):
 
 def _synchronised(rank, model):
     seen = []
-    norm = model.decoders.semantic.decode_head.bottleneck.bn
+    semantic, rotated = model.decoders.semantic, model.decoders.rotated
+    norms = [semantic.decode_head.bottleneck.bn, rotated.neck.lateral_convs[0].bn]
     for joint in (False, True):
-        model.decoders.semantic.joint = joint
-        norm.seen.clear()
+        semantic.joint = rotated.joint = joint
+        for norm in norms:
+            norm.seen.clear()
         batches = [
             [sample(seed=1), sample(seed=2)] if rank == 0 else [sample('mine', 2, seed=3)],
             [sample(seed=1, tasks=('rotated',))] if rank == 0 else [sample('mine', 2, seed=3)],
+            [sample(seed=1, tasks=('semantic',))],
+            [sample(seed=1, tasks=())] if rank == 0 else [sample(seed=3)],
         ]
         for items in batches:
             model.zero_grad()
             # Not wrapped: DistributedDataParallel refuses SyncBN on a CPU.
             tiny.run(model, items)[0].backward()
-        seen.append(list(norm.seen))
+        seen.append([list(norm.seen) for norm in norms])
     return seen
 
 
 def test_layers_that_exchange_statistics_run_on_all_ranks(tmp_path):
-    """Else a rank without labels of pixels, or without a data set, would be waited for."""
-    model = tiny.build(norm='BN', tasks=('semantic', 'rotated'), init=False).train()
-    for module in list(model.decoders.semantic.decode_head.modules()):
-        if hasattr(module, 'bn'):
-            module.bn = CountingSyncBN(module.bn.num_features)
+    """Else a rank without labels of a kind, or without a data set, would be waited for."""
+    decoders = tiny.decoders(norm='BN', tasks=('semantic', 'rotated'))
+    decoders['rotated']['neck']['norm_cfg'] = dict(type='BN')
+    model = tiny.build(decoders=decoders, init=False).train()
+    for decoder in (model.decoders.semantic.decode_head, model.decoders.rotated.neck):
+        for module in list(decoder.modules()):
+            if hasattr(module, 'bn'):
+                module.bn = CountingSyncBN(module.bn.num_features)
     found = run_ranks(_synchronised, tmp_path, model)
-    # Images of each call, over both ranks: one call a data set; then one for all.
-    assert found[0] == found[1] == [[2, 1, 0, 1], [3, 1]]
+    assert found[0] == found[1]
+    # Images of each call, over both ranks: of sota and of mine; or of all in one call.
+    assert found[0][0][0] == [2, 1, 0, 1, 2, 0, 1, 0]
+    assert found[0][1][0] == [3, 1, 2, 1]
+    assert found[0][0][1] == found[0][1][1] == [3, 2, 0, 1]
