@@ -14,17 +14,12 @@ Images of 11 or 16 bits (other SpaceNet sets) need ``--stretch 2 98``; the 3band
 from __future__ import annotations
 
 import argparse
-import json
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-from rasterio.crs import CRS
-from rasterio.errors import CRSError
 from rasterio.features import rasterize
-from rasterio.warp import transform_geom
 
 from mmrsfm.errors import ConfigError, DataError
 from mmrsfm.randomness import derive_seed
@@ -33,10 +28,10 @@ from mmrsfm.utils.conversion import (
     errors_end_command,
     files_of,
     read_names,
-    read_text,
     refuse_strays,
 )
 from mmrsfm.utils.rgb import RGBRaster, image_stem, open_raster, write_png
+from mmrsfm.utils.vector import read_polygons
 
 SPLITS = ('train', 'val')
 
@@ -64,57 +59,10 @@ def building_mask(geojson: str | Path, image: str | Path) -> np.ndarray:
         shape, transform, crs = source.shape, source.transform, source.crs
     if crs is None and transform.is_identity:
         raise DataError('has no georeference, so that the polygons have no place', path=image)
-    text = read_text(geojson, 'geojson')
-    if not text.strip():
-        return np.zeros(shape, np.uint8)
-    try:
-        content = json.loads(text)
-        stated = (content.get('crs') or {}).get('properties', {}).get('name')
-        features = content['features']
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise DataError(f'is no geojson with features ({error!r})', path=geojson) from error
-    try:
-        system = CRS.from_user_input(stated or 'OGC:CRS84')
-    except CRSError as error:
-        raise DataError(f'names the unknown system {stated!r}', path=geojson) from error
-    polygons = []
-    for index, feature in enumerate(features):
-        try:
-            found = list(_polygons(feature.get('geometry')))
-            if found and crs is not None and not _same(system, crs):
-                found = [transform_geom(system, crs, polygon) for polygon in found]
-        except (KeyError, TypeError, ValueError, AttributeError) as error:
-            raise DataError(f'feature {index} has no usable geometry ({error!r})', path=geojson) \
-                from error  # fmt: skip
-        polygons += found
+    polygons = [one.geometry for one in read_polygons(geojson, crs)]
     if not polygons:
         return np.zeros(shape, np.uint8)
     return rasterize(polygons, out_shape=shape, transform=transform, dtype='uint8')
-
-
-def _same(one: CRS, other: CRS) -> bool:
-    # Longitude and latitude have two names that differ in the order of axes, which neither
-    # geojson nor GDAL's rasters follow.
-    names = {CRS.from_user_input('OGC:CRS84'), CRS.from_epsg(4326)}
-    return one == other or (one in names and other in names)
-
-
-def _polygons(geometry: dict[str, Any] | None) -> Iterator[dict[str, Any]]:
-    """The polygons of a geometry, with rings of two dimensions and at least four points."""
-    if not geometry:
-        return
-    kind = geometry['type']
-    if kind == 'GeometryCollection':
-        for part in geometry['geometries']:
-            yield from _polygons(part)
-    if kind not in ('Polygon', 'MultiPolygon'):
-        return
-    coordinates = geometry['coordinates']
-    for polygon in [coordinates] if kind == 'Polygon' else coordinates:
-        rings = [[(float(p[0]), float(p[1])) for p in ring] for ring in polygon]
-        if rings and len(rings[0]) >= 4:
-            rings = rings[:1] + [ring for ring in rings[1:] if len(ring) >= 4]
-            yield {'type': 'Polygon', 'coordinates': rings}
 
 
 def pair_files(

@@ -16,6 +16,7 @@ pytestmark = pytest.mark.filterwarnings('ignore::rasterio.errors.NotGeoreference
 
 
 COMMANDS = {
+    'polygons_to_samrs': ['none', 'none', 'out', '--name', 'town', '--classes', 'house'],
     'samrs_pkl_to_coco': ['none', 'out', '--dataset', 'sota'],
     'xview_geojson_to_coco': ['none', 'out'],
     'dior_to_coco': ['none'],

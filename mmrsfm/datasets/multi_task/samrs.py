@@ -11,7 +11,7 @@ from typing import Any, ClassVar
 from mmrsfm.class_tables import SAMRS
 from mmrsfm.datasets.detection.checked_coco_dataset import CheckedCocoDataset
 from mmrsfm.datasets.multi_task.transforms.load_annotations import TASKS
-from mmrsfm.errors import ConfigError, DatasetNotFoundError
+from mmrsfm.errors import ConfigError, DataError, DatasetNotFoundError
 from mmrsfm.registry import DATASETS
 from mmrsfm.utils.conversion import read_names
 from mmrsfm.utils.samrs import LAYOUTS, Layout
@@ -98,8 +98,8 @@ class SAMRSDataset(CheckedCocoDataset):
         metainfo: Mapping[str, Any] | None = None,
         **kwargs: Any,
     ) -> None:
-        if not tasks or (unknown := set(tasks) - set(TASKS)):
-            raise ConfigError(f'tasks are some of {TASKS}, got {sorted(unknown) or tasks!r}')
+        if not tasks or set(tasks) - set(TASKS):
+            raise ConfigError(f'tasks are some of {TASKS}, got {list(tasks)}')
         self.dataset_name = name
         self.tasks = tuple(task for task in TASKS if task in tasks)
         self.background = background
@@ -192,6 +192,19 @@ class SAMRSDataset(CheckedCocoDataset):
                 sample['instances_path'] = str(pickles / f'{name}.pkl')
             samples.append(sample)
         return samples
+
+    def _check_categories(self, source: Path) -> None:
+        # All of them: a label map numbers the classes of the whole data set.
+        found = list(self._categories.values())
+        if found != list(self.metainfo['classes']):
+            raise DataError(
+                f'lists other classes ({len(found)}) than {self.dataset_name!r} has '
+                f'({len(self.metainfo["classes"])}), or in another order: label maps would mean '
+                'other classes',
+                source,
+                hint=f'Its categories: {", ".join(found)}. Of a data set of your own give these '
+                'as metainfo=dict(classes=(...))',
+            )
 
     def filter_data(self) -> list[dict[str, Any]]:
         """Leaves images out as mmdet does (``filter_cfg``); of a list of names, none."""

@@ -34,9 +34,9 @@ class PackMultiTaskInputs(BaseTransform):
       (``BitmapMasks``), and ``ignored_instances`` alike;
     * ``r_gt_instances``: ``bboxes`` (``RotatedBoxes``), ``labels``, and ``ignored_r_instances``;
     * ``valid_mask`` bool (C, H, W), if something of the image is no data;
-    * meta information: name of the data set, its tasks, sizes, paths, and ``sampling_seed``, a number
-      that follows from the address of the sample: a model that samples proposals by it does not
-      depend on the batch.
+    * meta information: name of the data set, its tasks, sizes, paths, and ``sampling_seed``, a
+      number that follows from the address of the sample: a model that samples proposals by it does
+      not depend on the batch.
 
     Args:
         meta_keys: Further keys for the meta information, besides the usual ones.

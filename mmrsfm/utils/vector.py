@@ -1,0 +1,128 @@
+# Copyright (c) mmrsfm contributors. Licensed under the Apache License 2.0.
+"""Polygons from vector files, in the coordinate reference system of an image."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from rasterio.crs import CRS
+from rasterio.errors import CRSError
+from rasterio.warp import transform_geom
+
+from mmrsfm.errors import DataError, DatasetNotFoundError, MissingDependencyError
+from mmrsfm.utils.conversion import read_text
+
+GEOJSON_SUFFIXES = ('.geojson', '.json')
+
+
+class VectorPolygon(NamedTuple):
+    """One polygon of a file.
+
+    Attributes:
+        geometry: GeoJSON: ``type`` Polygon and ``coordinates``, rings of (x, y).
+        properties: Of its feature.
+        feature: Number of its feature, from 0.
+    """
+
+    geometry: dict[str, Any]
+    properties: dict[str, Any]
+    feature: int
+
+
+def read_polygons(path: str | Path, crs: CRS | None) -> list[VectorPolygon]:
+    """Reads the polygons of a vector file.
+
+    Args:
+        path: A GeoJSON file (a file without any text holds none); or, where the package fiona is
+            installed, a GeoPackage, a Shapefile or what else it opens.
+        crs: What the polygons are transformed to; ``None``: they stay as they are. A GeoJSON that
+            names no system is in longitude and latitude.
+
+    Returns:
+        Polygons and the parts of multipolygons and collections, in the order of the features;
+        other geometries and empty ones are left out.
+
+    Raises:
+        DatasetNotFoundError: If there is no such file.
+        DataError: If it is no vector file, names an unknown system, or has a broken geometry.
+        MissingDependencyError: If it is no GeoJSON, and fiona is not installed.
+    """
+    path = Path(path)
+    if path.suffix.lower() in GEOJSON_SUFFIXES:
+        system, features = _read_geojson(path)
+    else:
+        system, features = _read_with_fiona(path)
+    found = []
+    for index, feature in enumerate(features):
+        try:
+            properties = dict(feature.get('properties') or {})
+            polygons = list(_polygons(feature.get('geometry')))
+            if polygons and crs is not None and not _same(system, crs):
+                polygons = [transform_geom(system, crs, polygon) for polygon in polygons]
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            raise DataError(f'feature {index} has no usable geometry ({error!r})', path=path) \
+                from error  # fmt: skip
+        found += [VectorPolygon(polygon, properties, index) for polygon in polygons]
+    return found
+
+
+def _read_geojson(path: Path) -> tuple[CRS, list[Any]]:
+    text = read_text(path, 'geojson')
+    if not text.strip():
+        return CRS.from_user_input('OGC:CRS84'), []
+    try:
+        content = json.loads(text)
+        stated = (content.get('crs') or {}).get('properties', {}).get('name')
+        features = list(content['features'])
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise DataError(f'is no geojson with features ({error!r})', path=path) from error
+    try:
+        return CRS.from_user_input(stated or 'OGC:CRS84'), features
+    except CRSError as error:
+        raise DataError(f'names the unknown system {stated!r}', path=path) from error
+
+
+def _read_with_fiona(path: Path) -> tuple[CRS, list[Any]]:
+    if not path.is_file():
+        raise DatasetNotFoundError('there is no such vector file', path=path)
+    try:
+        import fiona  # type: ignore[import-not-found,import-untyped,unused-ignore]
+    except ImportError as error:
+        raise MissingDependencyError(
+            f'{path}: to read {path.suffix} files the package fiona is needed. Install it, or '
+            f'convert the file: ogr2ogr -f GeoJSON {path.stem}.geojson {path.name}'
+        ) from error
+    try:
+        with fiona.open(path) as source:
+            system = CRS.from_user_input(source.crs_wkt or 'OGC:CRS84')
+            return system, [feature.__geo_interface__ for feature in source]
+    except (fiona.errors.FionaError, CRSError) as error:
+        raise DataError(f'cannot be read as a vector file ({error})', path=path) from error
+
+
+def _same(one: CRS, other: CRS) -> bool:
+    # Longitude and latitude have two names that differ in the order of axes, which neither
+    # geojson nor GDAL's rasters follow.
+    names = {CRS.from_user_input('OGC:CRS84'), CRS.from_epsg(4326)}
+    return one == other or (one in names and other in names)
+
+
+def _polygons(geometry: dict[str, Any] | None) -> Iterator[dict[str, Any]]:
+    """The polygons of a geometry, with rings of two dimensions and at least four points."""
+    if not geometry:
+        return
+    kind = geometry['type']
+    if kind == 'GeometryCollection':
+        for part in geometry['geometries']:
+            yield from _polygons(part)
+    if kind not in ('Polygon', 'MultiPolygon'):
+        return
+    coordinates = geometry['coordinates']
+    for polygon in [coordinates] if kind == 'Polygon' else coordinates:
+        rings = [[(float(p[0]), float(p[1])) for p in ring] for ring in polygon]
+        if rings and len(rings[0]) >= 4:
+            rings = rings[:1] + [ring for ring in rings[1:] if len(ring) >= 4]
+            yield {'type': 'Polygon', 'coordinates': rings}
