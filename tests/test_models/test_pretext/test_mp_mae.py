@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 from mmengine.config import Config
+from mmengine.model import MMDistributedDataParallel
 from mmengine.structures import BaseDataElement
 
 from mmrsfm.apis.training_step import quiet, random_batch
@@ -19,6 +20,7 @@ from mmrsfm.models.heads.modality_targets import parse_targets
 from mmrsfm.models.losses.modality_losses import class_loss, patch_loss, vector_loss
 from mmrsfm.registry import MODELS, TRANSFORMS, VISUALIZERS
 from tests.parity import REPO
+from tests.ranks import run_ranks
 
 SIZE, PATCH, BANDS = 32, 8, 3
 ARCH = dict(depths=[1, 1, 1, 1], channels=[4, 8, 8, 16])
@@ -284,6 +286,49 @@ def test_noise_as_data_for_measuring_times():
     batch = random_batch(model, 2, (BANDS, SIZE, SIZE))
     data = model.data_preprocessor(batch, True)
     assert torch.isfinite(total_of(model, model.loss(**data)))
+
+
+def half(model, rank):
+    """What a rank has: the second lacks a modality, all pixels of an image, and most of a map."""
+    images, samples = batch_of(model, 4)
+    images, samples = images[2 * rank : 2 * rank + 2], samples[2 * rank : 2 * rank + 2]
+    if rank:
+        images[1] = math.nan
+        for sample in samples:
+            sample.targets['biome'] = None
+            sample.targets['height'][:, 3:] = math.nan
+    return images, samples
+
+
+def _one_rank(rank, model):
+    wrapped = MMDistributedDataParallel(model, device_ids=None)
+    images, samples = half(model, rank)
+    total_of(model, wrapped(images, samples, mode='loss')).backward()
+    return {name: parameter.grad for name, parameter in model.named_parameters()}
+
+
+def test_two_ranks_of_which_one_lacks_a_modality(tmp_path):
+    model = build(backbone=dict(grn_statistics='batch'))
+    alone = [gradients(model, model.loss(*half(model, rank))) for rank in range(2)]
+    model.zero_grad(set_to_none=True)
+    first, second = run_ranks(_one_rank, tmp_path, model)
+    for name, value in first.items():
+        assert torch.equal(value, second[name]), name
+        expected = (alone[0][name] + alone[1][name]) / 2
+        torch.testing.assert_close(value, expected, msg=name, rtol=1e-4, atol=1e-6)
+
+
+def test_half_precision():
+    model = build()
+    images, samples = batch_of(model)
+    full = model.loss(images, samples)
+    with torch.autocast('cpu', dtype=torch.bfloat16):
+        half_losses = model.loss(images, samples)
+    for name, value in half_losses.items():
+        assert value.dtype == torch.float32
+        torch.testing.assert_close(value, full[name], msg=name, rtol=0.05, atol=0.05)
+    found = gradients(model, half_losses)
+    assert all(torch.isfinite(gradient).all() for gradient in found.values())
 
 
 def test_the_examples_of_the_guide(tmp_path, monkeypatch):
