@@ -102,7 +102,7 @@ def test_parity_key_tables_of_the_fine_tunings(arch, patch, shapes):
     assert {name: shape for name, shape in ours.items() if name not in encoder} == decoder
 
 
-@pytest.mark.parametrize('path', parity_files('mpmae_tiny*.npz'))
+@pytest.mark.parametrize('path', parity_files('mpmae_*.npz'))
 def test_parity_export_of_the_pretraining(path, tmp_path):
     """A file as it is released loads into a backbone, and comes back as it was."""
     fixture = Fixture(path)

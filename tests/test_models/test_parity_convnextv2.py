@@ -33,7 +33,7 @@ def compare(ours, fixture, names):
         assert_parity(values, fixture.tensor(f'feat/{name}'), name, TOLERANCE)
 
 
-@pytest.mark.parametrize('path', parity_files('mpmae_tiny*.npz'))
+@pytest.mark.parametrize('path', parity_files('mpmae_*.npz'))
 @pytest.mark.parametrize('masked_path', ['packed', 'dense'])
 def test_parity_convnextv2_masked(path, masked_path):
     """The encoder of the pretraining: all maps, on both paths, and the gradients of the path."""
