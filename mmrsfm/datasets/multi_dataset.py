@@ -25,6 +25,7 @@ class MultiDataset(ConcatDataset):
     Args:
         datasets: Datasets of MMEngine's kind, or their configs.
         names: Their names.
+        pipeline: Of the datasets whose configs have none of their own.
         lazy_init: Whether to read annotations only when they are needed.
 
     Attributes:
@@ -39,12 +40,15 @@ class MultiDataset(ConcatDataset):
         self,
         datasets: Sequence[Any],
         names: Sequence[str] | None = None,
+        pipeline: Sequence[Any] | None = None,
         lazy_init: bool = False,
     ) -> None:
         if not datasets:
             raise ConfigError('MultiDataset needs datasets')
+        shared = {} if pipeline is None else {'pipeline': pipeline}
         self.datasets: list[Any] = [
-            DATASETS.build(one) if isinstance(one, Mapping) else one for one in datasets
+            DATASETS.build({**shared, **one}) if isinstance(one, Mapping) else one
+            for one in datasets
         ]
         if names is None:
             names = [one.metainfo.get('dataset_name') for one in self.datasets]

@@ -92,3 +92,9 @@ def test_draws_have_addresses():
     # A crop without objects is replaced by a sample of the same data set, and counted.
     assert data[3]['data_samples'].dataset_name == 'sior'
     assert data.rejected_draws > 0
+
+
+def test_one_pipeline_for_those_that_have_none():
+    step, own = dict(type='mmrsfm.PackInputs'), dict(type='mmrsfm.PackInputs', meta_keys=())
+    data = MultiDataset([config(1, 'a'), config(1, 'b', pipeline=[own, own])], pipeline=[step])
+    assert [len(one.pipeline.transforms) for one in data.datasets] == [1, 2]
