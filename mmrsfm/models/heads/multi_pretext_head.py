@@ -99,6 +99,9 @@ class MultiPretextHead(BaseModule):
         """What classes and vectors are predicted from: (B, L, D) to (B, D)."""
         return self.pooled_norm(embedding).mean(1)
 
+    def _pooled_once(self, embedding: Tensor) -> Tensor | None:
+        return self.pooled(embedding) if hasattr(self, 'pooled_norm') else None
+
     def predict(self, embedding: Tensor) -> dict[str, Tensor]:
         """Predicts everything.
 
@@ -108,7 +111,8 @@ class MultiPretextHead(BaseModule):
         Returns:
             For maps (B, L, P * P * channels), or classes; else (B, channels), or classes.
         """
-        return {name: self.predict_one(name, embedding) for name in self.targets}
+        pooled = self._pooled_once(embedding)
+        return {name: self.predict_one(name, embedding, pooled) for name in self.targets}
 
     def predict_one(self, name: str, embedding: Tensor, pooled: Tensor | None = None) -> Tensor:
         """Predicts one modality, see :meth:`predict`; of maps, those patches that are given."""
@@ -136,7 +140,7 @@ class MultiPretextHead(BaseModule):
             ``raw_<modality>``, without gradients.
         """
         hidden = self.at(embedding, ids_masked)
-        pooled = self.pooled(embedding) if hasattr(self, 'pooled_norm') else None
+        pooled = self._pooled_once(embedding)
         predicted = {name: self.predict_one(name, hidden, pooled) for name in self.targets}
         return self.compare(predicted, ids_masked, targets)
 

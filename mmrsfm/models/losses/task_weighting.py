@@ -46,7 +46,9 @@ class TaskWeighting(nn.Module):
         if mode == 'uncertainty':
             self.log_vars = nn.Parameter(torch.zeros(len(tasks)))
 
-    def forward(self, losses: Mapping[str, Tensor], known: Mapping[str, Tensor]) -> dict:
+    def forward(
+        self, losses: Mapping[str, Tensor], known: Mapping[str, Tensor]
+    ) -> dict[str, Tensor]:
         """Weights the losses of a batch.
 
         Args:
