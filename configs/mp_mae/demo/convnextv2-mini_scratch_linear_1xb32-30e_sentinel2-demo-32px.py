@@ -21,9 +21,7 @@ model = dict(
     head=dict(in_channels=128, num_classes=4, topk=(1,)),
 )
 
-optim_wrapper = dict(
-    type='OptimWrapper', optimizer=dict(type='AdamW', lr=1e-2, weight_decay=0.0)
-)
+optim_wrapper = dict(type='OptimWrapper', optimizer=dict(type='AdamW', lr=1e-2, weight_decay=0.0))
 param_scheduler = [
     dict(type='CosineAnnealingLR', T_max=30, begin=0, end=30, convert_to_iter_based=True)
 ]

@@ -21,10 +21,10 @@ optim_wrapper = dict(
     paramwise_cfg=dict(norm_decay_mult=0.0, bias_decay_mult=0.0, flat_decay_mult=0.0),
 )
 param_scheduler = [
-    dict(type='LinearLR', start_factor=0.05, by_epoch=False, end=40),
-    dict(type='CosineAnnealingLR', T_max=360, by_epoch=False, begin=40, end=400),
+    dict(type='LinearLR', start_factor=0.05, by_epoch=False, end=30),
+    dict(type='CosineAnnealingLR', T_max=220, by_epoch=False, begin=30, end=250),
 ]
-train_cfg = dict(type='mmrsfm.IterTrainLoop', max_iters=400)
+train_cfg = dict(type='mmrsfm.IterTrainLoop', max_iters=250)
 default_hooks = dict(
-    logger=dict(interval=10), checkpoint=dict(interval=400, by_epoch=False, max_keep_ckpts=1)
+    logger=dict(interval=10), checkpoint=dict(interval=250, by_epoch=False, max_keep_ckpts=1)
 )
