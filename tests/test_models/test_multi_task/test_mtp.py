@@ -7,6 +7,7 @@ import math
 import pytest
 import torch
 
+from mmrsfm.apis.training_step import random_batch
 from mmrsfm.checkpoints.layout import get_layout
 from mmrsfm.errors import ConfigError, DataError
 from mmrsfm.registry import MODELS
@@ -384,3 +385,15 @@ def test_classes_of_a_data_set():
     assert model.label_sets['a'].semantic_classes == ('ground', 'x', 'sky')
     assert model.decoders.semantic.last_layers['a'].num_classes == 3
     assert model.decoders.rotated.last_layers['a']['bbox_head'].num_classes == 1
+
+
+def test_random_samples_to_time_it(model):
+    """What benchmark.py trains on without data: the data sets in turn, with all they can have."""
+    batch = random_batch(model, 3, (3, 64, 64))
+    items = [
+        dict(inputs=image, data_samples=one)
+        for image, one in zip(batch['inputs'], batch['data_samples'], strict=True)
+    ]
+    assert [one.dataset_name for one in batch['data_samples']] == ['sota', 'mine', 'sota']
+    total, losses = tiny.run(model.train(), items)
+    assert torch.isfinite(total) and len(values(losses)) == 15
