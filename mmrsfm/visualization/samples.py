@@ -17,7 +17,10 @@ MODES = ('original', 'transformed', 'pipeline')
 _NATURAL_COLOURS = (
     ('B04', 'B03', 'B02'), ('B4', 'B3', 'B2'), ('R', 'G', 'B'), ('red', 'green', 'blue'),
 )  # fmt: skip
-_KEPT = ('img', 'valid_mask', 'gt_seg_map', 'band_names', 'img_path', 'gt_label', 'num_dates')
+_KEPT = (
+    'img', 'valid_mask', 'gt_seg_map', 'band_names', 'img_path', 'gt_label', 'num_dates',
+    'gt_bboxes', 'gt_bboxes_labels', 'gt_masks', 'gt_rboxes', 'gt_rboxes_labels',
+)  # fmt: skip
 
 
 def run_pipeline(

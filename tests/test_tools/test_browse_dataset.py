@@ -8,11 +8,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from mmrsfm.class_tables import SAMRS
 from mmrsfm.datasets import AddressedDataset, TileDataset
 from mmrsfm.engine import command_line
 from mmrsfm.errors import BandMismatchError, ConfigError
 from mmrsfm.randomness import SampleAddress
-from mmrsfm.visualization import samples
+from mmrsfm.visualization import objects, samples
+from tests import formats
 from tests.formats import make_sen12_flood
 from tests.test_datasets.imagery import numbers, write_tif
 
@@ -176,3 +178,80 @@ def test_pairs_of_radar_images(tmp_path, tool, capsys):
 )
 def test_labels_by_name(label, text):
     assert samples.describe_label(label, ('a', 'b')) == text
+
+
+def samrs_config(folder) -> str:
+    """A config of two data sets, with all kinds of label."""
+    steps = [
+        dict(type='mmrsfm.LoadMultiBandImage'),
+        dict(type='mmrsfm.LoadMultiTaskAnnotations'),
+        dict(type='mmrsfm.MultiTaskRandomFlip', prob=1.0, direction=['vertical']),
+        dict(type='mmrsfm.MultiTaskRandomCrop', size=60),
+        dict(type='mmrsfm.PackMultiTaskInputs'),
+    ]
+    parts = []
+    for part in ('sota', 'sior'):
+        root = formats.MAKERS[f'samrs_{part}'](folder / part)
+        file = f'{part}_rbb_train_ins_segmentation.json'
+        parts.append(
+            dict(type='mmrsfm.SAMRSDataset', name=part, data_root=str(root), ann_file=file)
+        )
+    dataset = dict(type='mmrsfm.MultiDataset', datasets=parts, pipeline=steps)
+    path = folder / 'config.py'
+    path.write_text(
+        f"default_scope = 'mmdet'\ntrain_dataloader = dict(dataset={dataset!r})\n"
+        "custom_imports = dict(imports=['mmrsfm'])\n"
+    )
+    return str(path)
+
+
+@pytest.mark.parametrize('mode', ['transformed', 'pipeline'])
+def test_three_kinds_of_label(tmp_path, tool, monkeypatch, capsys, mode):
+    drawn = []
+    monkeypatch.setattr(
+        tool, 'draw_panels', lambda path, panels, legend, *_, **__: drawn.append((panels, legend))
+    )
+    argv = [samrs_config(tmp_path), '--output-dir', str(tmp_path), '--mode', mode, '--part', '1']
+    assert command_line.run_command(tool.main, tool.build_parser(), argv) == 0
+    panels, legend = drawn[0]
+    titles = [title.split('\n')[0] for title, _ in panels]
+    if mode == 'transformed':
+        assert titles == ['MultiTaskRandomCrop', 'labels', 'instances: 4', 'rotated boxes: 4']
+        plain = panels[0][1]
+        assert all((picture != plain).any() for _, picture in panels[1:])
+        # Only objects are tinted, and at their places by all three.
+        bright = plain.min(axis=2) > 115
+        changed = [(picture != plain).any(axis=2) for _, picture in panels[1:]]
+        assert (changed[0] & ~bright).mean() < 0.05 < changed[0].mean()
+        assert (changed[0] & changed[1]).sum() > 0.95 * changed[0].sum()
+    else:
+        assert titles == [
+            'LoadMultiBandImage', 'LoadMultiTaskAnnotations', 'MultiTaskRandomFlip',
+            'MultiTaskRandomCrop',
+        ]  # fmt: skip
+    assert {name for name, _ in legend} <= set(SAMRS['sior'])
+    assert 1 <= len(legend) <= 4
+    argv[-1] = '2'
+    assert command_line.run_command(tool.main, tool.build_parser(), argv) in (1, 2)
+    assert '--part 2: there are 2 data sets' in capsys.readouterr().err
+
+
+def test_boxes_of_all_kinds_lie_alike():
+    turned = np.array([[20.0, 15.0, 12.0, 6.0, np.pi / 2]])
+    corners = objects.box_corners(turned)
+    assert np.allclose(corners[0].min(0), [17, 9]) and np.allclose(corners[0].max(0), [23, 21])
+    flat = np.array([[17.0, 9.0, 23.0, 21.0]])
+    picture = np.zeros((30, 40, 3), np.uint8)
+    palette = [(250, 10, 10)]
+    pictures = [
+        objects.draw_boxes(picture, boxes, [0], palette)
+        for boxes in (turned, flat, corners.reshape(1, 8))
+    ]
+    # But for the ends of lines, which OpenCV draws by the order of corners.
+    assert all(((one > 125) != (pictures[0] > 125)).sum() <= 24 for one in pictures)
+    rows, columns = np.nonzero(pictures[0][..., 0])
+    assert abs(columns.min() - 16.5) < 1 and abs(rows.max() - 20.5) < 1
+    tinted = objects.draw_masks(picture, [np.eye(30, 40)], [7], palette, 1.0)
+    assert (tinted[np.eye(30, 40) > 0] == 255).all() and tinted.sum() == 30 * 3 * 255
+    with pytest.raises(ConfigError, match='4, 5 or 8 numbers'):
+        objects.box_corners(np.zeros((2, 3)))
