@@ -11,10 +11,10 @@ from mmengine.hooks import Hook
 from mmengine.optim import build_optim_wrapper
 from mmengine.registry import DATASETS, MODELS, TRANSFORMS, init_default_scope
 
-from mmrsfm.checkpoints import load_pretrained, read_checkpoint
+from mmrsfm.checkpoints import read_checkpoint, report_of
 from mmrsfm.engine.run_config import build_runner, load_config, register_scope
 from tests.formats import MAKERS
-from tests.test_configs.tiny_mtp import CONFIGS
+from tests.test_configs.tiny_mtp import CONFIGS, tiny_config
 
 FOLDER = CONFIGS / 'pretrain'
 FILES = sorted(FOLDER.glob('mtp*_samrs-*.py'))
@@ -150,27 +150,24 @@ def data(tmp_path_factory):
 
 @pytest.fixture(autouse=True)
 def nothing_slow(monkeypatch):
-    """Threads in the place of mmrotate's four processes; the text of the config as it comes.
+    """Threads in the place of mmrotate's four processes; the text of the config as it comes, ...
 
     (MMEngine formats it anew for each checkpoint, which takes two thirds of such a run.)
     """
     mean_ap = importlib.import_module('mmrotate.evaluation.functional.mean_ap')
     monkeypatch.setattr(mean_ap, 'get_context', lambda _: multiprocessing.dummy)
     monkeypatch.setattr('yapf.yapflib.yapf_api.FormatCode', lambda text, **_: (text, True))
+    monkeypatch.setattr('mmengine.runner.runner.collect_env', dict)
+    monkeypatch.setattr('os.fsync', lambda handle: None)
 
 
 def tiny(data, work_dir, **changes):
-    """The config for a CPU, thinner still, for four steps."""
+    """The config for a CPU, for four steps."""
     cfg = load_config(TINY)
     for loader in ('train_dataloader', 'val_dataloader', 'test_dataloader'):
         for one in cfg[loader].dataset.datasets:
             one.data_root = str(data / one.name)
-    arch = dict(embed_dims=24, num_layers=4, num_heads=2, interval=2, out_indices=(0, 1, 2, 3))
-    cfg.model.backbone.arch = arch
     for task, one in cfg.model.decoders.items():
-        for part in (one.get('neck'), one.get('decode_head')):
-            if part is not None:
-                part.in_channels = [24] * 4
         if task != 'semantic':
             # An untrained model is sure of nothing; of every class at once NMS takes seconds.
             one.test_cfg.rcnn.update(score_thr=0.035, max_per_img=10)
@@ -226,12 +223,15 @@ def test_trains_stops_resumes_tests_and_leaves_its_encoder(data, tmp_path):
     for name, value in files[0]['state_dict'].items():
         assert torch.equal(value, files[1]['state_dict'][name]), name
 
-    # What it is for: a backbone of a fine-tuning.
-    encoder = read_checkpoint(tmp_path / 'killed' / 'encoder_iter_4.pth')
-    assert set(encoder) == {'state_dict', 'meta'}
-    backbone = MODELS.build(dict(resumed.model.backbone, img_size=96))
-    report = load_pretrained(backbone, encoder)
-    assert not report.missing
+    # What it is for: the backbone of a fine-tuning.
+    encoder = tmp_path / 'killed' / 'encoder_iter_4.pth'
+    assert set(read_checkpoint(encoder)) == {'state_dict', 'meta'}
+    towns = MAKERS['spacenet_v1'](tmp_path / 'towns', count=2)
+    tuning = tiny_config('spacenetv1', towns, checkpoint=encoder)
+    tuning.merge_from_dict({'model.backbone.patch_size': 8, 'work_dir': str(tmp_path / 'tuned')})
+    runner = build_runner(tuning)
+    runner.train()
+    assert not report_of(runner.model.backbone).missing
     best = [file.name for file in (tmp_path / 'killed').glob('*best*')]
     assert sorted(best) == [
         'best_multi_task_mean_iter_4.pth',

@@ -15,6 +15,13 @@ from tests.test_engine.toy import write_config
 RVSA = dict(type='mmrsfm.RVSAViT', arch='tiny', img_size=32, patch_size=8)
 
 
+@pytest.fixture(autouse=True)
+def _quick(monkeypatch):
+    monkeypatch.setattr('mmengine.runner.runner.collect_env', dict)
+    monkeypatch.setattr('yapf.yapflib.yapf_api.FormatCode', lambda text, **_: (text, True))
+    monkeypatch.setattr('os.fsync', lambda handle: None)
+
+
 @MODELS.register_module()
 class BackboneToy(BaseModel):
     """A backbone, and a decoder that learns from toy vectors."""

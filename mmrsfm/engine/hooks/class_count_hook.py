@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from mmengine.hooks import Hook
@@ -28,6 +28,10 @@ class ClassCountHook(Hook):
     binary heads with one output (``out_channels=1``) and datasets for panoptic segmentation, whose
     heads divide the classes.
 
+    Where both have several sets of classes (:class:`mmrsfm.MTP` and the datasets of
+    :class:`mmrsfm.datasets.MultiDataset`, or one of them), the names are compared: a part that the
+    model does not know, and classes in another order, would be found by nobody else.
+
     Raises:
         ConfigError: With both numbers, and where in the config they come from.
     """
@@ -37,6 +41,10 @@ class ClassCountHook(Hook):
     def before_train(self, runner: Any) -> None:
         """Checks the model; on every rank."""
         metainfo = _metainfo(getattr(runner.train_dataloader, 'dataset', None))
+        model = runner.model.module if is_model_wrapper(runner.model) else runner.model
+        if getattr(model, 'label_sets', None):
+            _check_sets(metainfo, model.label_sets)
+            return
         classes = metainfo.get('classes')
         if (
             not isinstance(classes, Sequence)
@@ -44,7 +52,6 @@ class ClassCountHook(Hook):
             or 'thing_classes' in metainfo
         ):
             return
-        model = runner.model.module if is_model_wrapper(runner.model) else runner.model
         stated = list(_stated(model))
         wrong = [f'{key}={count}' for key, count in stated if count != len(classes)]
         if wrong:
@@ -65,6 +72,41 @@ def _metainfo(dataset: Any) -> dict[str, Any]:
             return found
         dataset = getattr(dataset, 'dataset', None)  # torch's Subset, and others
     return {}
+
+
+def _check_sets(metainfo: Mapping[str, Any], known: Mapping[str, Any]) -> None:
+    """Compares datasets with the sets of classes of a model, by name.
+
+    Args:
+        metainfo: Of a ``MultiDataset``, or of a single dataset with a name.
+        known: Name to what has ``classes`` and ``semantic_classes``.
+    """
+    parts = metainfo.get('datasets')
+    if parts is None:
+        name = metainfo.get('dataset_name')
+        parts = {} if name is None else {name: metainfo}
+    for name, meta in parts.items():
+        if name not in known:
+            raise ConfigError(
+                f'the training set has a part {name!r}, but the model knows {list(known)}: add it '
+                'to model.datasets, or leave it out of train_dataloader.dataset.datasets'
+            )
+        for key in ('classes', 'semantic_classes'):
+            here, there = meta.get(key), getattr(known[name], key)
+            if here is None or tuple(here) == tuple(there):
+                continue
+            # Of a model that is told their number, the names are made up.
+            if len(here) == len(there) and there[0] == 'class 0':
+                continue
+            differing = next(
+                (n for n, (a, b) in enumerate(zip(here, there, strict=False)) if a != b),
+                min(len(here), len(there)),
+            )
+            raise ConfigError(
+                f'the training set {name!r} has {len(here)} {key}, the model {len(there)}; they '
+                f'differ from number {differing} on: {list(here)[differing : differing + 3]} and '
+                f'{list(there)[differing : differing + 3]}. Make those of model.datasets the same'
+            )
 
 
 def _stated(model: nn.Module) -> Iterator[tuple[str, int]]:
