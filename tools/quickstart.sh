@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # From a clean clone to a result: sets up the environment, then pretrains, fine-tunes, tests and
-# draws on a real Sentinel-2 scene, or does one of six tasks on other real imagery. Run it again to
+# draws on a real Sentinel-2 scene, or does one of eight tasks on real imagery. Run it again to
 # continue where it stopped.
 [ -n "${BASH_VERSION:-}" ] || exec bash "$0" "$@" # started by sh
 set -u
@@ -24,10 +24,16 @@ goes on.
                  or pretrain a small MaRS on optical and SAR images of one place, and find the tiles of
                  one by those of the other (SpaceNet 6, Rotterdam):
                    mars
+                 or pretrain a small SAR-W-MixMAE on two polarisations of that SAR image, a stand-in for
+                 Sentinel-1, and draw what it reconstructs and how each pixel weighs:
+                   sarw
+                 or pretrain a small MP-MAE on the Sentinel-2 scene and what is known of it, in the form of
+                 MMEarth, and name the class of tiles by a linear layer on the frozen encoder:
+                   mpmae
   --venv DIR     place of the virtual environment (default: $MMRSFM_VENV, else .venv)
   --skip-train   environment and data only
   --seeds N      fine-tuning runs from pretrained and from random weights (default: 3); with --task
-                 only for mars: pretraining runs
+                 only for mars, mpmae (default: 3) and sarw (2): pretraining runs
 
 MMRSFM_PYTHON names the Python (3.11 or 3.12) to use.
 TEXT
@@ -49,9 +55,9 @@ while [ $# -gt 0 ]; do
       ;;
     --task)
       case "${2:-}" in
-        cls | hbb | obb | seg | cd | mars) task="$2" ;;
+        cls | hbb | obb | seg | cd | mars | sarw | mpmae) task="$2" ;;
         *)
-          echo "quickstart.sh: --task needs one of cls, hbb, obb, seg, cd, mars, got '${2:-}'" >&2
+          echo "quickstart.sh: --task needs one of cls, hbb, obb, seg, cd, mars, sarw, mpmae, got '${2:-}'" >&2
           exit 2
           ;;
       esac
@@ -81,17 +87,24 @@ while [ $# -gt 0 ]; do
   esac
 done
 
-if [ -n "$task" ] && [ "$task" != mars ] && [ -n "$seeds" ]; then
-  echo 'quickstart.sh: --seeds is for the job without --task, and for --task mars' >&2
-  exit 2
-fi
+case "$task" in
+  '' | mars | sarw | mpmae) ;;
+  *)
+    if [ -n "$seeds" ]; then
+      echo 'quickstart.sh: --seeds is for the job without --task, and for --task mars, sarw, mpmae' >&2
+      exit 2
+    fi
+    ;;
+esac
 
 . "$(dirname "${BASH_SOURCE[0]}")/env.sh"
 ensure_env
 say "environment: $VENV"
-if [ "$task" = mars ]; then
-  exec "$VENV/bin/python" "$REPO/tools/demo/mars_job.py" ${job[@]+"${job[@]}"}
-fi
+case "$task" in
+  mars | sarw | mpmae)
+    exec "$VENV/bin/python" "$REPO/tools/demo/${task}_job.py" ${job[@]+"${job[@]}"}
+    ;;
+esac
 if [ -n "$task" ]; then
   exec "$VENV/bin/python" "$REPO/tools/demo/tasks.py" "$task" ${job[@]+"${job[@]}"}
 fi

@@ -412,7 +412,7 @@ class TestDriver:
 @pytest.mark.parametrize(
     ('arguments', 'message'),
     [
-        (['--task'], r"needs one of cls, hbb, obb, seg, cd, mars, got ''"),
+        (['--task'], r"needs one of cls, hbb, obb, seg, cd, mars, sarw, mpmae, got ''"),
         (['--task', 'ship'], r"got 'ship'"),
         (['--task', 'cd', '--seeds', '2'], 'without --task'),
     ],

@@ -13,12 +13,14 @@ import os
 import re
 import shutil
 import signal
+import statistics
 import subprocess
 import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 REPO = Path(__file__).resolve().parents[2]
 if str(REPO) not in sys.path:
@@ -187,6 +189,45 @@ def read_metrics(folder: Path) -> dict[str, float]:
     files = [path for path in folder.glob('*/*.json') if path.parent.name[:1].isdigit()]
     newest = max(files, key=lambda path: path.stat().st_mtime)
     return json.loads(newest.read_text().splitlines()[-1])
+
+
+def runner_for_tests(
+    config: Path,
+    checkpoint: Path | None,
+    seed: int,
+    work: Path,
+    options: dict[str, Any] | None = None,
+) -> Any:
+    """A runner for tests, with trained weights or those that the seed gives.
+
+    Args:
+        config: The config.
+        checkpoint: The weights; ``None``: those that the training of this seed began with.
+        seed: The seed.
+        work: Folder for logs.
+        options: Values that override the config.
+    """
+    from mmengine.runner import Runner
+
+    from mmrsfm.engine import run_config, safe_loading
+
+    safe_loading.enable()
+    cfg = run_config.load_config(config, options or {})
+    cfg.work_dir, cfg.log_level = str(work), 'ERROR'
+    cfg.randomness.seed = seed
+    run_config.set_dataloader_defaults(cfg)
+    if checkpoint is not None:
+        cfg.load_from = str(checkpoint)
+    runner = Runner.from_cfg(cfg)
+    if checkpoint is None:
+        runner.model.init_weights()
+    return runner
+
+
+def spread(values: list[float]) -> str:
+    """Mean and standard deviation."""
+    deviation = f' +- {statistics.stdev(values):4.1f}' if len(values) > 1 else ''
+    return f'{statistics.mean(values):5.1f}{deviation}'
 
 
 def prepare_once(

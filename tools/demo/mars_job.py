@@ -15,7 +15,6 @@ import statistics
 import sys
 import time
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -31,6 +30,8 @@ from jobs import (  # noqa: E402
     python,
     run_command,
     run_jobs,
+    runner_for_tests,
+    spread,
 )
 from sample_data import SAMPLES, fetch_sample  # noqa: E402
 
@@ -48,25 +49,6 @@ SHOWN = {
 }
 
 
-def build_runner(checkpoint: Path | None, seed: int, work: Path) -> Any:
-    """A runner for tests, with trained weights or those that the seed gives."""
-    from mmengine.runner import Runner
-
-    from mmrsfm.engine import run_config, safe_loading
-
-    safe_loading.enable()
-    cfg = run_config.load_config(CONFIG, {})
-    cfg.work_dir, cfg.log_level = str(work), 'ERROR'
-    cfg.randomness.seed = seed
-    run_config.set_dataloader_defaults(cfg)
-    if checkpoint is not None:
-        cfg.load_from = str(checkpoint)
-    runner = Runner.from_cfg(cfg)
-    if checkpoint is None:
-        runner.model.init_weights()
-    return runner
-
-
 def measure(checkpoint: Path | None, seed: int, work: Path) -> dict[str, float]:
     """Retrieval in the test area.
 
@@ -78,7 +60,7 @@ def measure(checkpoint: Path | None, seed: int, work: Path) -> dict[str, float]:
     Returns:
         The numbers, without their common prefix.
     """
-    found = build_runner(checkpoint, seed, work).test()
+    found = runner_for_tests(CONFIG, checkpoint, seed, work).test()
     return {name.removeprefix('retrieval/'): float(value) for name, value in found.items()}
 
 
@@ -89,16 +71,16 @@ def draw(checkpoint: Path, seed: int, work: Path, out: Path, count: int = 9) -> 
 
     from mmrsfm.visualization.panels import draw_panels
 
-    runner = build_runner(checkpoint, seed, work)
+    runner = runner_for_tests(CONFIG, checkpoint, seed, work)
     runner.load_or_resume()
     runner.model.eval()
     batch = next(iter(runner.test_dataloader))
     with torch.no_grad():
         samples = runner.model.test_step(batch)
     # Spread over the area, the more varied ones of their neighbours.
-    spread = [float(np.nanstd(s.reconstruction['rgb']['image'].numpy())) for s in samples]
+    variety = [float(np.nanstd(s.reconstruction['rgb']['image'].numpy())) for s in samples]
     groups = np.array_split(np.arange(len(samples)), count)
-    chosen = [samples[max(group, key=lambda number: spread[number])] for group in groups]
+    chosen = [samples[max(group, key=lambda number: variety[number])] for group in groups]
     panels = []
     for name, words in (('rgb', 'optical'), ('sar', 'SAR (HH, HV, VV)')):
         bands = [0, 1, 2] if name == 'rgb' else [0, 1, 3]
@@ -122,12 +104,6 @@ def draw(checkpoint: Path, seed: int, work: Path, out: Path, count: int = 9) -> 
         panels += [(titles[key], mosaic(views, count)) for key, views in shown.items()]
     caption = f'Test area. {SAMPLES["rotterdam"].credit}'
     return draw_panels(out, panels, caption=caption)
-
-
-def spread(values: list[float]) -> str:
-    """Mean and standard deviation."""
-    deviation = f' +- {statistics.stdev(values):4.1f}' if len(values) > 1 else ''
-    return f'{statistics.mean(values):5.1f}{deviation}'
 
 
 def verdict(results: dict[str, list[dict[str, float]]]) -> str:

@@ -36,7 +36,7 @@ class SARWeightedReconstructionLoss(nn.Module):
     scene of 20 m, 90 % of the weights in dB lay between 1.92 and 2.70; of an airborne one of a
     harbour, 4.5 m, between 2.71 and 2.72, which is no weighting. There ``'normalized'`` (2.25 to
     2.64) or clipping in the pipeline (:class:`mmrsfm.ScaleSAR` with ``method='linear'``, ``limits``
-    in dB and ``out_range=None``) keeps a difference.
+    in dB, ``out_range=None`` and ``channels=[0, 1]``) keeps a difference.
 
     Args:
         weight_mode: ``'per_channel'``, ``'shared_avg'``, ``'mean_of_weights'`` or ``'none'``.
