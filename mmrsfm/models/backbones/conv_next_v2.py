@@ -30,7 +30,7 @@ STEMS = ('mmearth', 'original')
 PADDINGS = ('same', 'published')
 PATHS = ('auto', 'packed', 'dense')
 # More active positions than this share, and rows of all positions are no slower.
-_PACK_BELOW = 0.75
+_PACK_BELOW = 0.9
 
 
 @MODELS.register_module()
