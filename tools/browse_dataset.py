@@ -99,6 +99,8 @@ def draw_steps(
             # Step by step, all kinds in one picture.
             one = args.mode == 'pipeline'
             ground = over[0][1] if one and over else picture
+            if one and over:  # masks are where the label map is
+                sample = {**sample, 'gt_masks': None}
             kinds = objects.draw_sample_objects(sample, ground, palette, args.opacity, one)
             over = [(title, kinds[-1][1])] if one else [*over, *((f'{k}\n', d) for k, d in kinds)]
         elif over and args.mode == 'pipeline':
