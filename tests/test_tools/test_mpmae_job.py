@@ -71,9 +71,9 @@ def test_data_training_and_picture(scene, tmp_path):
         job.PRETRAIN, tmp_path / 'work',
         **{'train_cfg.max_iters': 2, 'train_dataloader.batch_size': 2},
     )  # fmt: skip
-    losses = job.read_losses(tmp_path / 'work', count=1)
-    assert set(losses) == set(job.LOSSES)
-    assert np.isfinite(list(losses.values())).all()
+    before, after = (job.measure_losses(one, tmp_path / 'test') for one in (None, checkpoint))
+    assert set(before) == set(job.LOSSES) and np.isfinite([*before.values()]).all()
+    assert before == job.measure_losses(None, tmp_path / 'test') != after
     picture = job.draw(checkpoint, tmp_path / 'drawing', tmp_path / 'picture.png', count=2)
     assert cv2.imread(str(picture)).shape[1] > 500
     # The frozen encoder of the probe is that of the checkpoint.
@@ -113,6 +113,6 @@ def test_the_verdict_is_what_the_numbers_say(after, says, capsys):
 
     results = {'random': [row(70.0)] * 2, 'pretrained': [row(after)] * 2}
     assert says in job.verdict(results)
-    job.print_numbers(results, dict.fromkeys(job.LOSSES, (2.0, 1.0)))
+    job.print_numbers(results, dict.fromkeys(results, dict.fromkeys(job.LOSSES, 1.0)))
     shown = capsys.readouterr().out
     assert 'linear probe on the test strip, 2 seed(s)' in shown and 'latitude' in shown

@@ -29,9 +29,10 @@ from jobs import (  # noqa: E402
     latest_checkpoint,
     prepare_once,
     python,
-    read_metrics,
     run_command,
     run_jobs,
+    runner_for_tests,
+    spread,
 )
 from sample_data import SAMPLES  # noqa: E402
 
@@ -49,7 +50,7 @@ SHOWN = {
     'single-label/f1-score': 'mean F1 of the classes (%)',
 }
 LOSSES = {
-    'sentinel2': 'Sentinel-2, hidden patches, normalised',
+    'sentinel2': 'Sentinel-2, hidden patches',
     'dynamic_world': 'land cover, hidden patches',
     'lat': 'latitude',
     'lon': 'longitude',
@@ -66,46 +67,51 @@ def prepare_data() -> list[Path]:
     ]
 
 
-def read_losses(folder: Path, count: int = 3) -> dict[str, tuple[float, float]]:
-    """Each loss, before it is weighted, at the beginning and at the end of a training.
+def test_tiles(cfg: Any) -> Any:
+    """The tiles of the test strip, each with a mask that never changes."""
+    from mmrsfm.datasets import AddressedDataset
+    from mmrsfm.registry import DATASETS
+
+    config = {**cfg.train_dataloader.dataset, 'split': 'test', 'pipeline': cfg.test_pipeline}
+    return AddressedDataset(DATASETS.build(config))
+
+
+def measure_losses(checkpoint: Path | None, work: Path, batch: int = 30) -> dict[str, float]:
+    """Each loss of the pretraining, before it is weighted, on the test strip.
 
     Args:
-        folder: The work directory.
-        count: Over how many lines of the log the mean is taken.
-
-    Returns:
-        By modality, the two means.
+        checkpoint: The weights; ``None``: those that the training of seed 0 began with.
+        work: Folder for logs.
+        batch: Tiles in a batch.
     """
-    file = max(folder.glob('*/vis_data/*.json'), key=lambda path: path.stat().st_mtime)
-    lines = [json.loads(line) for line in file.read_text().splitlines()]
-    lines = [line for line in lines if 'loss' in line]
-    found = {}
-    for name in LOSSES:
-        values = [line[f'raw_{name}'] for line in lines]
-        found[name] = statistics.mean(values[:1]), statistics.mean(values[-count:])
-    return found
+    import torch
+    from mmengine.dataset import default_collate
+
+    runner = runner_for_tests(PRETRAIN, checkpoint, 0, work)
+    if checkpoint is not None:
+        runner.load_or_resume()
+    model, dataset = runner.model.eval(), test_tiles(runner.cfg)
+    found: dict[str, list[float]] = {name: [] for name in LOSSES}
+    for first in range(0, len(dataset), batch):
+        items = [dataset[n] for n in range(first, min(first + batch, len(dataset)))]
+        with torch.no_grad():
+            losses = model.loss(**model.data_preprocessor(default_collate(items)))
+        for name, values in found.items():
+            values.append(float(losses[f'raw_{name}']))
+    return {name: statistics.mean(values) for name, values in found.items()}
 
 
 def draw(checkpoint: Path, work: Path, out: Path, count: int = 5) -> Path:
     """Draws tiles of the test strip: what was hidden, and what the model made of it."""
     import torch
     from mmengine.dataset import default_collate
-    from mmengine.runner import Runner
 
-    from mmrsfm.datasets import AddressedDataset
-    from mmrsfm.engine import run_config, safe_loading
-    from mmrsfm.registry import DATASETS
     from mmrsfm.visualization.reconstruction_visualizer import draw_reconstructions
 
-    safe_loading.enable()
-    cfg = run_config.load_config(PRETRAIN, {})
-    cfg.work_dir, cfg.log_level, cfg.load_from = str(work), 'ERROR', str(checkpoint)
-    run_config.set_dataloader_defaults(cfg)
-    runner = Runner.from_cfg(cfg)
+    runner = runner_for_tests(PRETRAIN, checkpoint, 0, work)
     runner.load_or_resume()
     runner.model.eval()
-    config = {**cfg.train_dataloader.dataset, 'split': 'test', 'pipeline': cfg.test_pipeline}
-    dataset = AddressedDataset(DATASETS.build(config))
+    dataset = test_tiles(runner.cfg)
     # Of each part of the strip, the tile whose red band varies most.
     items = [dataset[number] for number in range(len(dataset))]
     size = -(-len(items) // count)
@@ -119,12 +125,6 @@ def draw(checkpoint: Path, work: Path, out: Path, count: int = 5) -> Path:
         caption=f'Test strip. {SAMPLES["sentinel2"].credit}; land cover is derived from band '
         'indices',
     )
-
-
-def spread(values: list[float]) -> str:
-    """Mean and standard deviation."""
-    deviation = f' +- {statistics.stdev(values):4.1f}' if len(values) > 1 else ''
-    return f'{statistics.mean(values):5.1f}{deviation}'
 
 
 def verdict(results: dict[str, list[dict[str, float]]]) -> str:
@@ -142,13 +142,14 @@ def verdict(results: dict[str, list[dict[str, float]]]) -> str:
 
 
 def print_numbers(
-    results: dict[str, list[dict[str, float]]], losses: dict[str, tuple[float, float]]
+    results: dict[str, list[dict[str, float]]], losses: dict[str, dict[str, float]]
 ) -> None:
     """Shows the losses, and the numbers of the test strip, random and pretrained."""
-    print('\nlosses of the pretraining, seed 0')
-    print(f'  {"":<40} {"first":>8} {"last":>8}')
-    for name, (first, last) in losses.items():
-        print(f'  {LOSSES[name]:<40} {first:8.3f} {last:8.3f}')
+    print('\nlosses of the pretraining on the test strip, seed 0')
+    print(f'  {"":<32} {"random weights":>16} {"pretrained":>16}')
+    for name, words in LOSSES.items():
+        values = [losses[kind][name] for kind in results]
+        print(f'  {words:<32} ' + ' '.join(f'{value:16.3f}' for value in values))
     print(f'\nlinear probe on the test strip, {len(results["random"])} seed(s)')
     print(f'  {"":<32} {"random weights":>16} {"pretrained":>16}')
     for name, words in SHOWN.items():
@@ -163,7 +164,7 @@ def print_numbers(
 
 
 def probe_jobs(work: Path, seed: int, inputs: list[Path]) -> list[Job]:
-    """The linear probes of a seed, on random and on pretrained weights; each tests its last."""
+    """The linear probes of a seed, on random and on pretrained weights."""
     jobs = []
     for kind, config in PROBES.items():
         folder = work / f'probe_{kind}_seed{seed}'
@@ -180,15 +181,12 @@ def probe_jobs(work: Path, seed: int, inputs: list[Path]) -> list[Job]:
     return jobs
 
 
-def test_jobs(work: Path, seed: int) -> list[Job]:
-    """The tests of the probes of a seed."""
-    jobs = []
-    for kind, config in PROBES.items():
-        checkpoint = latest_checkpoint(work / f'probe_{kind}_seed{seed}')
-        folder = work / f'probe_{kind}_seed{seed}' / 'test'
-        command: list[str] = python('test.py', config, checkpoint, '--work-dir', folder)
-        jobs.append(Job(f'test {kind}/{seed}', command, folder, '*/*.json', [checkpoint]))
-    return jobs
+def measure(work: Path, kind: str, seed: int) -> dict[str, float]:
+    """The numbers of a probe on the test strip."""
+    # The random weights are in the checkpoint of the probe, too.
+    checkpoint = latest_checkpoint(work / f'probe_{kind}_seed{seed}')
+    found = runner_for_tests(PROBES['random'], checkpoint, seed, work / 'test').test()
+    return {name: float(found[name]) for name in SHOWN}
 
 
 def run_all(jobs: list[Any], threads: int) -> None:
@@ -231,17 +229,16 @@ def main() -> None:
 
     print('3/4 linear probes on tiles of a class, tested on the test strip', flush=True)
     run_all([job for seed in seeds for job in probe_jobs(work, seed, [*base, *data])], threads)
-    run_all([job for seed in seeds for job in test_jobs(work, seed)], threads)
-    results = {
-        kind: [read_metrics(work / f'probe_{kind}_seed{seed}' / 'test') for seed in seeds]
-        for kind in PROBES
+    results = {kind: [measure(work, kind, seed) for seed in seeds] for kind in PROBES}
+    checkpoint = latest_checkpoint(work / 'seed0')
+    losses = {
+        'random': measure_losses(None, work / 'test'),
+        'pretrained': measure_losses(checkpoint, work / 'test'),
     }
-    losses = read_losses(work / 'seed0')
     summary = {'losses': losses, 'probes': results}
     (work / 'summary.json').write_text(json.dumps(summary, indent=2) + '\n')
 
     print('4/4 drawing', flush=True)
-    checkpoint = latest_checkpoint(work / 'seed0')
     picture = draw(checkpoint, work / 'drawing', work / 'reconstructions.png')
     print_numbers(results, losses)
     print(f'imagery     {SAMPLES["sentinel2"].credit}')

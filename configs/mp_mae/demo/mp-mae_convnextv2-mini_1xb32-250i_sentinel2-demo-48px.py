@@ -8,7 +8,9 @@ _base_ = [
 default_scope = 'mmpretrain'
 
 targets = dict(
-    sentinel2=dict(type='map', channels=12, norm_pix=True, source='inputs', picture=(3, 2, 1)),
+    # Without norm_pix, which takes the brightness of a patch out of what is to be predicted: the probe's
+    # classes are those of mean colours.
+    sentinel2=dict(type='map', channels=12, source='inputs', picture=(3, 2, 1)),
     dynamic_world=dict(type='class_map', classes=9),
     lat=dict(type='vector', channels=2),
     lon=dict(type='vector', channels=2),
