@@ -27,6 +27,7 @@ from .classification import (
 from .dior import make_dior, make_dior_r, make_dior_source
 from .dota import make_dota1, make_dota2, make_dota_source
 from .fair1m import make_fair1m, make_fair1m_source
+from .geobench import make_geobench
 from .mars import (
     make_guso,
     make_mars_16m,
@@ -36,8 +37,8 @@ from .mars import (
     make_spacenet6,
     make_vhr_rgb,
 )
+from .mmearth import make_mmearth_sets
 from .multimodal import make_bright, make_deepglobe, make_dfc23, make_dfc25, make_earthmiss
-from .mmearth import make_mmearth
 from .samrs import make_samrs_fast, make_samrs_sior, make_samrs_sota, make_samrs_source
 from .sar_detection import make_sardet, make_ubcv2
 from .segmentation import (
@@ -68,7 +69,8 @@ MAKERS = {
     'vhr_rgb': make_vhr_rgb,
     'spacenet6': make_spacenet6,
     'guso': make_guso,
-    'mmearth': make_mmearth,
+    'mmearth': make_mmearth_sets,
+    'geobench': make_geobench,
     'scene_labels': make_scene_labels,
     'scene_multilabels': make_scene_multilabels,
     'earthmiss': make_earthmiss,

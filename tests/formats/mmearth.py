@@ -100,6 +100,19 @@ def make_mmearth(
     return root
 
 
+def make_mmearth_sets(root: Path, *, seed: int = 0, count: int = 3, size: int = 32) -> Path:
+    """The folder of all sets, with one of them: ``data_1M_v001_64``; see :func:`make_mmearth`.
+
+    Args:
+        root: Folder to make; returned.
+        seed: Of all that is drawn.
+        count: Tiles.
+        size: Side of a tile in pixels (real: 64).
+    """
+    make_mmearth(Path(root) / 'data_1M_v001_64', seed=seed, count=count, size=size)
+    return Path(root)
+
+
 def _name(number: int) -> str:
     return f'tile_{number:07d}'
 
