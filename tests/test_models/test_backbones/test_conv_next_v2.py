@@ -253,3 +253,17 @@ def test_wrong_inputs():
         build()(x[:, :2])
     with pytest.raises(ConfigError, match='too small'):
         build(padding='published')(x[:, :, :8, :8])
+
+
+@pytest.mark.parametrize('path', ['packed', 'dense'])
+def test_masked_training_in_mixed_precision(path):
+    x, mask = case(zeros=True)
+    plain, mixed = (build(masked_path=path, grn_statistics='batch', seed=2) for _ in range(2))
+    expected = plain(x, mask)[-1]
+    with torch.autocast('cpu', torch.bfloat16):
+        maps = mixed(x, mask)
+        loss = maps[-1].float().square().mean()
+    loss.backward()
+    error = (maps[-1].float() - expected).abs().max() / expected.abs().max()
+    assert error < 0.05
+    assert all(p.grad.isfinite().all() for p in mixed.parameters())
