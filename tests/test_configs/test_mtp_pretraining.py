@@ -89,7 +89,15 @@ def test_published_schedule(file):
     assert cfg.model.backbone.drop_path_rate == (0.2 if 'internimage' in file.name else 0.1)
 
 
-@pytest.mark.parametrize('file', LARGE, ids=lambda file: file.stem)
+@pytest.mark.parametrize(
+    'file',
+    [
+        # Of the others only parts differ that are here too.
+        pytest.param(one, marks=[] if one in PUBLISHED[::2] else [pytest.mark.slow])
+        for one in LARGE
+    ],
+    ids=lambda file: file.stem,
+)
 def test_models_and_optimizers_build_at_full_size(file):
     cfg = load_config(file)
     register_scope(cfg.default_scope)

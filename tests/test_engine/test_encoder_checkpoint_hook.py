@@ -91,6 +91,7 @@ def test_a_resumed_run_goes_on_cleaning_up(tmp_path):
     ]
 
 
+@pytest.mark.slow
 def test_in_the_layout_of_the_authors_and_kept(tmp_path):
     runner_of(
         tmp_path, ", layout='mtp_encoder', keep_all=True", **{'train_cfg.max_epochs': 2}

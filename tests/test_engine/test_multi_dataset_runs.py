@@ -32,7 +32,7 @@ DATA = {
     ('options', 'composition', 'ratios'),
     [
         ({'train_cfg.max_epochs': 2} | EVERY_4, 'fixed', 'avg'),
-        (ITERS, 'fixed', [1, 1]),
+        pytest.param(ITERS, 'fixed', [1, 1], marks=pytest.mark.slow),
         (ITERS, 'drawn', 'ratio'),
     ],
     ids=['epochs-fixed', 'iterations-fixed', 'iterations-drawn'],
