@@ -30,5 +30,5 @@ param_scheduler = [
 train_cfg = dict(type='mmrsfm.IterTrainLoop', max_iters=3000)
 test_cfg = dict()
 default_hooks = dict(
-    logger=dict(interval=50), checkpoint=dict(interval=3000, by_epoch=False, max_keep_ckpts=1)
+    logger=dict(interval=50), checkpoint=dict(interval=500, by_epoch=False, max_keep_ckpts=1)
 )
