@@ -150,6 +150,7 @@ def print_numbers(
     for name, words in LOSSES.items():
         values = [losses[kind][name] for kind in results]
         print(f'  {words:<32} ' + ' '.join(f'{value:16.3f}' for value in values))
+    print('  The strip lies south of all latitudes that the pretraining has seen.')
     print(f'\nlinear probe on the test strip, {len(results["random"])} seed(s)')
     print(f'  {"":<32} {"random weights":>16} {"pretrained":>16}')
     for name, words in SHOWN.items():
