@@ -27,6 +27,7 @@ from .classification import (
 from .dior import make_dior, make_dior_r, make_dior_source
 from .dota import make_dota1, make_dota2, make_dota_source
 from .fair1m import make_fair1m, make_fair1m_source
+from .geobench import make_geobench
 from .mars import (
     make_guso,
     make_mars_16m,
@@ -69,6 +70,7 @@ MAKERS = {
     'spacenet6': make_spacenet6,
     'guso': make_guso,
     'mmearth': make_mmearth_sets,
+    'geobench': make_geobench,
     'scene_labels': make_scene_labels,
     'scene_multilabels': make_scene_multilabels,
     'earthmiss': make_earthmiss,
