@@ -7,6 +7,7 @@ from mmrsfm.datasets.bigearthnet_v2 import BigEarthNetV2
 from mmrsfm.datasets.dfc23_height import DFC23HeightDataset
 from mmrsfm.datasets.eurosat import EuroSAT
 from mmrsfm.datasets.fmow_rgb import FMoWRGB
+from mmrsfm.datasets.geobench import GeoBench
 from mmrsfm.datasets.guso import GUSODataset
 from mmrsfm.datasets.label_fraction import LabelFraction
 from mmrsfm.datasets.mars_16m import MaRS16M
@@ -34,6 +35,7 @@ __all__ = [
     'EuroSAT',
     'FMoWRGB',
     'GUSODataset',
+    'GeoBench',
     'LabelFraction',
     'MMEarth',
     'MaRS16M',

@@ -5,6 +5,7 @@ from mmrsfm.datasets.transforms.center_crop import CenterCrop
 from mmrsfm.datasets.transforms.draw_mask_noise import DrawMaskNoise
 from mmrsfm.datasets.transforms.draw_scale_crop import DrawScaleCrop
 from mmrsfm.datasets.transforms.drop_modality import DropModality
+from mmrsfm.datasets.transforms.load_geobench import LoadGeoBench
 from mmrsfm.datasets.transforms.load_height_map import LoadHeightMap
 from mmrsfm.datasets.transforms.load_image_pair import LoadImagePair
 from mmrsfm.datasets.transforms.load_mmearth import LoadMMEarth
@@ -29,6 +30,7 @@ __all__ = [
     'DrawMaskNoise',
     'DrawScaleCrop',
     'DropModality',
+    'LoadGeoBench',
     'LoadHeightMap',
     'LoadImagePair',
     'LoadMMEarth',
