@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # From a clean clone to a result: sets up the environment, then pretrains, fine-tunes, tests and
-# draws on a real Sentinel-2 scene, or does one of eight tasks on real imagery. Run it again to
+# draws on a real Sentinel-2 scene, or does one of nine tasks on real imagery. Run it again to
 # continue where it stopped.
 [ -n "${BASH_VERSION:-}" ] || exec bash "$0" "$@" # started by sh
 set -u
@@ -30,6 +30,9 @@ goes on.
                  or pretrain a small MP-MAE on the Sentinel-2 scene and what is known of it, in the form of
                  MMEarth, and name the class of tiles by a linear layer on the frozen encoder:
                    mpmae
+                 or pretrain a small ViT + RVSA as MTP does, for classes of pixels, masks and oriented boxes at
+                 once, on the buildings and the trees of obb and hbb, in the form of SAMRS:
+                   mtp
   --venv DIR     place of the virtual environment (default: $MMRSFM_VENV, else .venv)
   --skip-train   environment and data only
   --seeds N      fine-tuning runs from pretrained and from random weights (default: 3); with --task
@@ -55,9 +58,9 @@ while [ $# -gt 0 ]; do
       ;;
     --task)
       case "${2:-}" in
-        cls | hbb | obb | seg | cd | mars | sarw | mpmae) task="$2" ;;
+        cls | hbb | obb | seg | cd | mars | sarw | mpmae | mtp) task="$2" ;;
         *)
-          echo "quickstart.sh: --task needs one of cls, hbb, obb, seg, cd, mars, sarw, mpmae, got '${2:-}'" >&2
+          echo "quickstart.sh: --task needs one of cls, hbb, obb, seg, cd, mars, sarw, mpmae, mtp, got '${2:-}'" >&2
           exit 2
           ;;
       esac
@@ -101,7 +104,7 @@ esac
 ensure_env
 say "environment: $VENV"
 case "$task" in
-  mars | sarw | mpmae)
+  mars | sarw | mpmae | mtp)
     exec "$VENV/bin/python" "$REPO/tools/demo/${task}_job.py" ${job[@]+"${job[@]}"}
     ;;
 esac

@@ -80,7 +80,13 @@ def write_atlanta(folder, side=900):
     ) as out:  # fmt: skip
         out.write(scene, 1)
     (folder / data_atlanta.LABELS).write_text(
-        json.dumps(dict(type='FeatureCollection', features=features))
+        json.dumps(
+            dict(
+                type='FeatureCollection',
+                crs=dict(type='name', properties=dict(name='urn:ogc:def:crs:EPSG::32616')),
+                features=features,
+            )
+        )
     )
     return folder
 
@@ -412,7 +418,7 @@ class TestDriver:
 @pytest.mark.parametrize(
     ('arguments', 'message'),
     [
-        (['--task'], r"needs one of cls, hbb, obb, seg, cd, mars, sarw, mpmae, got ''"),
+        (['--task'], r"needs one of cls, hbb, obb, seg, cd, mars, sarw, mpmae, mtp, got ''"),
         (['--task', 'ship'], r"got 'ship'"),
         (['--task', 'cd', '--seeds', '2'], 'without --task'),
     ],
