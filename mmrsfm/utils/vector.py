@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from rasterio._err import CPLE_BaseError
 from rasterio.crs import CRS
 from rasterio.errors import CRSError
 from rasterio.warp import transform_geom
@@ -47,7 +48,8 @@ def read_polygons(path: str | Path, crs: CRS | None) -> list[VectorPolygon]:
 
     Raises:
         DatasetNotFoundError: If there is no such file.
-        DataError: If it is no vector file, names an unknown system, or has a broken geometry.
+        DataError: If it is no vector file, names an unknown system or one that its coordinates are
+            not of, or has a broken geometry.
         MissingDependencyError: If it is no GeoJSON, and fiona is not installed.
     """
     path = Path(path)
@@ -65,6 +67,13 @@ def read_polygons(path: str | Path, crs: CRS | None) -> list[VectorPolygon]:
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise DataError(f'feature {index} has no usable geometry ({error!r})', path=path) \
                 from error  # fmt: skip
+        except CPLE_BaseError as error:  # GDAL's own, which rasterio passes on
+            raise DataError(
+                f'feature {index} cannot be transformed from {system} to {crs} ({error})',
+                path=path,
+                hint='A geojson without "crs" is in longitude and latitude; if it is not, its file '
+                'has to name its system',
+            ) from error
         found += [VectorPolygon(polygon, properties, index) for polygon in polygons]
     return found
 

@@ -231,6 +231,11 @@ def test_what_is_wrong_is_named(tmp_path, monkeypatch):
     table.write_text('xmin,ymin,xmax\n')
     with pytest.raises(DataError, match="no column 'ymax'"):
         read_things(table, scene, ['house'])
+    content = json.loads(labels.read_text())
+    content.pop('crs')
+    (tmp_path / 'nowhere.geojson').write_text(json.dumps(content))
+    with pytest.raises(DataError, match=r'feature 0 cannot be transformed.*has to name its system'):
+        read_things(tmp_path / 'nowhere.geojson', scene, ['house'])
     # Other vector files by fiona, where it is.
     (tmp_path / 'a.gpkg').write_bytes(b'')
     monkeypatch.setitem(sys.modules, 'fiona', None)
