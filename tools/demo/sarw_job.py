@@ -148,8 +148,10 @@ def print_numbers(results: Results, falls: list[tuple[float, float]]) -> None:
             print(f'  {band + ", " + words:<42}' + ''.join(f'{column:>17}' for column in columns))
     print(f'  {verdict(results)}')
     print(
-        '  Most of what a radar pixel holds is speckle, which nobody can predict. 18,000 pixels of '
-        f'one scene: this says that the method runs, not how good it is.\n  {STAND_IN}\n'
+        '  Most of what a radar pixel holds is speckle, which nobody can predict. The test area is '
+        'brighter by 1.7 dB (VH)\n  and 2.7 dB (VV), and the loss cares for dark pixels: that may be '
+        'why its grey levels are hardly met.\n  18,000 pixels of one scene: this says that the '
+        f'method runs, not how good it is.\n  {STAND_IN}\n'
     )
 
 

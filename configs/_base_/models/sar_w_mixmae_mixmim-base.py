@@ -24,7 +24,6 @@ model = dict(
 # Image, what of it was shown, prediction and weights: tools/test.py --show-dir.
 visualizer = dict(
     type='mmrsfm.ReconstructionVisualizer',
-    name='visualizer',
     modalities=dict(VH=1, VV=1),
     vis_backends=[dict(type='LocalVisBackend')],
 )
