@@ -149,8 +149,8 @@ def print_numbers(results: Results, falls: list[tuple[float, float]]) -> None:
     print(f'  {verdict(results)}')
     print(
         '  Most of what a radar pixel holds is speckle, which nobody can predict. The test area is '
-        'brighter by 1.7 dB (VH)\n  and 2.7 dB (VV), and the loss cares for dark pixels: that may be '
-        'why its grey levels are hardly met.\n  18,000 pixels of one scene: this says that the '
+        'brighter by 1.7 dB (VH)\n  and 2.7 dB (VV), and the loss cares for dark pixels; perhaps '
+        'that is why grey levels are hardly met.\n  18,000 pixels of one scene: this says that the '
         f'method runs, not how good it is.\n  {STAND_IN}\n'
     )
 
