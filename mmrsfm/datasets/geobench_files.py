@@ -91,7 +91,7 @@ def read_task(folder: str | Path) -> Task:
     specs = _unpickled(_bytes_of(path), path)
     label = specs.get('label_type') if isinstance(specs, PlainObject) else None
     kind = KINDS.get(label.name.rpartition('.')[2]) if isinstance(label, PlainObject) else None
-    if kind is None:
+    if label is None or kind is None:
         raise CorruptImageError(
             f'describes no task of {sorted(KINDS)}', path=path, hint=f'Expected: {_LAYOUT}'
         )

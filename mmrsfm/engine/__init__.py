@@ -4,6 +4,7 @@ from mmrsfm.engine.hooks import (
     CheckpointHook,
     ClassCountHook,
     EncoderCheckpointHook,
+    FreezeHook,
     PretrainedGuardHook,
     VisualizationHook,
 )
@@ -28,6 +29,7 @@ __all__ = [
     'EncoderCheckpointHook',
     'EpochSampler',
     'EpochTrainLoop',
+    'FreezeHook',
     'InternImageLayerDecayOptimWrapperConstructor',
     'IterTrainLoop',
     'LogProcessor',

@@ -3,6 +3,7 @@ from mmrsfm.engine.hooks.batch_norm_hook import BatchNormHook
 from mmrsfm.engine.hooks.checkpoint_hook import CheckpointHook
 from mmrsfm.engine.hooks.class_count_hook import ClassCountHook
 from mmrsfm.engine.hooks.encoder_checkpoint_hook import EncoderCheckpointHook
+from mmrsfm.engine.hooks.freeze_hook import FreezeHook
 from mmrsfm.engine.hooks.pretrained_guard_hook import PretrainedGuardHook
 from mmrsfm.engine.hooks.visualization_hook import VisualizationHook
 
@@ -11,6 +12,7 @@ __all__ = [
     'CheckpointHook',
     'ClassCountHook',
     'EncoderCheckpointHook',
+    'FreezeHook',
     'PretrainedGuardHook',
     'VisualizationHook',
 ]

@@ -1,0 +1,11 @@
+# 10 classes, 256 pixels.
+_base_ = './segmentation.py'
+
+bands = [
+    'B01', 'B02', 'B03', 'B04', 'B05', 'B06', 'B07', 'B08', 'B8A', 'B09', 'B11', 'B12'
+]  # fmt: skip
+_set = dict(data_root='data/geobench/segmentation_v1.0/m-SA-crop-type', bands=bands)
+model = dict(data_preprocessor=dict(band_names=bands), decode_head=dict(num_classes=10))
+train_dataloader = dict(dataset=_set)
+val_dataloader = dict(dataset=_set)
+test_dataloader = dict(dataset=_set)

@@ -1,0 +1,2 @@
+_base_ = './convnextv2-atto-p8_mp-mae-pre_unet_1xb32-200e_m-SA-crop-type.py'
+custom_hooks = [dict(type='mmrsfm.FreezeHook', module='backbone', eval_mode=False)]
