@@ -175,6 +175,9 @@ def real_batches(loader_cfg: Mapping[str, Any], batch_size: int) -> Iterator[Any
     cfg: Any = deepcopy(loader_cfg)
     cfg['batch_size'] = batch_size
     # As the training loops do.
+    sampler = cfg.get('sampler') or {}
+    if str(sampler.get('type')).endswith('MultiDatasetSampler'):
+        sampler['batch_size'] = batch_size
     cfg['dataset'] = dict(type=AddressedDataset, dataset=cfg['dataset'], seed=0)
     loader = Runner.build_dataloader(cfg, seed=0)
     loader.collate_fn = AddressedCollate(loader.collate_fn)

@@ -14,6 +14,7 @@ from mmrsfm.apis.training_step import (
     infer_input_shape,
     peak_memory,
     random_batch,
+    real_batches,
 )
 from mmrsfm.errors import ConfigError, DatasetNotFoundError
 
@@ -145,6 +146,21 @@ def test_real_data_come_from_the_loader_of_the_config(tmp_path):
     for _ in range(6):  # more than an epoch of four batches
         assert step.run()['data_wait'] > 0
     assert TrainingStep(cfg, data='random').batch_size == 4
+
+
+def test_batches_of_several_data_sets_have_images_of_each(tmp_path):
+    for part in ('one', 'two'):
+        for name in ('a', 'b'):
+            (tmp_path / part / name).mkdir(parents=True)
+            image = np.zeros((32, 32, 4), np.float32)
+            path = tmp_path / part / name / '0.tif'
+            tifffile.imwrite(path, image, photometric='minisblack', planarconfig='contig')
+    loader = scene_loader(tmp_path / 'one')
+    parts = [scene_loader(tmp_path / part)['dataset'] for part in ('one', 'two')]
+    loader['dataset'] = dict(type='mmrsfm.MultiDataset', datasets=parts, names=['one', 'two'])
+    loader['sampler'] = dict(type='mmrsfm.MultiDatasetSampler', ratios='avg')
+    batch = next(real_batches(loader, 2))
+    assert sorted(sample.dataset_name for sample in batch['data_samples']) == ['one', 'two']
 
 
 def test_absent_data_are_an_error_only_where_they_are_wanted(tmp_path):
