@@ -86,7 +86,8 @@ def apply_pyramid(
             has at most ``ceil(height / s)`` rows. ``None``: all that the levels make is kept.
 
     Returns:
-        Maps (B, C, height / s, width / s) for the strides s of 4, 8, 16 and 32.
+        Maps (B, C, height / s, width / s) for the strides s of 4, 8, 16 and 32, contiguous:
+        RoIAlign of mmcv takes every memory for that of NCHW, without a word.
     """
     maps = []
     for number, (stride, x) in enumerate(zip(STRIDES, tokens, strict=True), start=1):
@@ -94,5 +95,5 @@ def apply_pyramid(
         out = level(x.transpose(1, 2).unflatten(2, grid))
         if size is not None:
             out = out[:, :, : math.ceil(size[0] / stride), : math.ceil(size[1] / stride)]
-        maps.append(out)
+        maps.append(out.contiguous())
     return tuple(maps)

@@ -317,7 +317,8 @@ class ConvNeXtV2(ConvNeXt):
                 maps.append(self._map(index, rows, sites, mask is not None))
             if index == self.out_indices[-1]:
                 break
-        return tuple(maps)
+        # RoIAlign of mmcv takes every memory for that of NCHW, without a word.
+        return tuple(x.contiguous() for x in maps)
 
     def _visible(self, mask: Tensor, x: Tensor) -> Tensor:
         """(B, H, W), True where a pixel is not hidden."""

@@ -274,8 +274,9 @@ class CrossScaleViT(VisionTransformer):
             for tokens in self._run_layers(self._prepend_cls(x, table), self.out_indices)
         ]
         if self.out_type == 'pyramid':
-            return self.pyramid(outputs, size, self.patch_size)
-        return tuple(outputs)
+            outputs = self.pyramid(outputs, size, self.patch_size)
+        # RoIAlign of mmcv takes every memory for that of NCHW, without a word.
+        return tuple(x.contiguous() for x in outputs)
 
     def encode_visible(self, images: Tensor, ids_keep: Tensor, apply_norm: bool = False) -> Tensor:
         """Encodes the visible patches of masked images; the others are not even embedded.

@@ -189,7 +189,8 @@ class DualModalityBackbone(BaseModule):
                     # To every map: a head may use any of them alone.
                     nothing = self._nothing_of(name, parts[name].image)
                     outputs = [output + nothing for output in outputs]
-        return tuple(outputs)
+        # RoIAlign of mmcv takes every memory for that of NCHW, without a word.
+        return tuple(x.contiguous() for x in outputs)
 
     def _encode(self, name: str, image: Tensor, wanted: Tensor | None) -> tuple[Tensor, ...]:
         """Maps of one modality; 0 for images that are not wanted."""

@@ -261,8 +261,8 @@ class InternImage(BaseModule):
             x: Shape (B, C, H, W), any H and W.
 
         Returns:
-            For each of ``out_indices`` a map of shape (B, D, rows, columns), stored with the
-            channels last.
+            For each of ``out_indices`` a map of shape (B, D, rows, columns), contiguous: RoIAlign
+            of mmcv takes every memory for that of NCHW, without a word.
 
         Raises:
             ConfigError: If the images have another number of bands than the stem.
@@ -278,7 +278,7 @@ class InternImage(BaseModule):
         for index, level in enumerate(self.levels):
             x = level(x)
             if index in self.out_indices:
-                maps.append(x.permute(0, 3, 1, 2))
+                maps.append(x.permute(0, 3, 1, 2).contiguous())
             if index == self.out_indices[-1]:
                 break
             x = level.downsample(x)  # type: ignore[operator]

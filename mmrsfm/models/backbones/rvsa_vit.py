@@ -413,7 +413,7 @@ class RVSAViT(BaseModule):
             x = x + self._resizer(self.pos_embed, self.patch_resolution, grid, 0)
         maps = self._run_blocks(self.pos_drop(x), grid)
         if not self.with_fpn:
-            return tuple(tokens.transpose(1, 2).unflatten(2, grid) for tokens in maps)
+            return tuple(x.transpose(1, 2).contiguous().unflatten(2, grid) for x in maps)
         padded = self.partial_patches == 'pad'
         return apply_pyramid(self, maps, grid, size if padded else None)
 
