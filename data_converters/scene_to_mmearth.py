@@ -9,10 +9,11 @@ and the pretraining leaves it out::
         --layer aster=dem.tif dynamic_world=land_cover.tif sentinel1=radar.tif lights=viirs.tif
 
 gives ``data/mmearth/my_scene/my_scene.h5`` with its three JSON files, for ``mmrsfm.MMEarth``.
-Rasters of layers are resampled to the grid of the scene. Their numbers are those of MMEarth
-(Dynamic World: 0 missing, 1 water, 2 trees, ...; ESA WorldCover: 10, 20, ...); ``aster`` is an
-elevation in metres, whose slope is computed here; a name that MMEarth does not know is a layer of
-your own. Training, validation and test tiles are strips of the scene, one below the other.
+Rasters of layers are resampled to the grid of the scene: classes, and whole numbers of your own,
+take the nearest pixel. Their numbers are those of MMEarth (Dynamic World: 0 missing, 1 water, 2
+trees, ...; ESA WorldCover: 10, 20, ...; Sentinel-1: dB); ``aster`` is an elevation in metres, whose
+slope is computed here; a name that MMEarth does not know is a layer of your own. Training,
+validation and test tiles are strips of the scene, one below the other.
 """
 
 from __future__ import annotations
@@ -30,6 +31,7 @@ from rasterio.enums import Resampling
 from rasterio.errors import RasterioError
 from rasterio.vrt import WarpedVRT
 from rasterio.warp import transform as transform_points
+from rasterio.warp import transform_bounds
 from rasterio.windows import Window
 
 from data_converters.cut_tiles import DEFAULT_SPLITS, make_strips
@@ -38,6 +40,9 @@ from mmrsfm.datasets.mmearth_writer import STORED, MMEarthWriter, StoredLayer
 from mmrsfm.errors import BandMismatchError, ConfigError, CorruptImageError
 from mmrsfm.utils.conversion import errors_end_command
 from mmrsfm.utils.progress import progress
+
+# Layers whose numbers stand for something.
+_CODES = ('sentinel2_cloudmask', 'sentinel2_scl', 'dynamic_world', 'esa_worldcover')
 
 
 def scene_to_mmearth(
@@ -59,8 +64,8 @@ def scene_to_mmearth(
     """Cuts a scene, and rasters of the same place, into tiles in the form of MMEarth.
 
     Args:
-        scene: GeoTIFF, reflectance times 10,000, 0 where there is none; bands named as in the
-            descriptions of ``stack_bands.py``.
+        scene: GeoTIFF, reflectance times 10,000, 0 where there is none; its descriptions name the
+            bands (``B01`` or ``B1``), as ``stack_bands.py`` writes them.
         target: The folder to make; its last part names the files.
         level: ``'l1c'`` or ``'l2a'`` (without B10).
         date: ``'YYYY-MM-DD'`` of the scene; ``None``: the month is missing.
@@ -81,11 +86,15 @@ def scene_to_mmearth(
 
     Raises:
         ConfigError: The folder has such a file already, an argument is wrong, or no tile is left.
-        BandMismatchError: The scene lacks a band, or a raster has another number of bands.
-        CorruptImageError: A file cannot be opened.
+        BandMismatchError: The scene lacks a band or is not in these units, or a raster has another
+            number of bands, or shows another place.
+        CorruptImageError: A file cannot be opened, or has no georeference.
     """
-    target, stride = Path(target), stride or size
+    target = Path(target).expanduser().absolute()
+    stride = size if stride is None else stride
     file = target / f'{target.name}.h5'
+    if min(size, stride) < 1 or gap < 0:
+        raise ConfigError(f'size and stride are at least 1, the gap 0; got {size}, {stride}, {gap}')
     if level not in LEVELS:
         raise ConfigError(f'level is one of {LEVELS}, got {level!r}')
     if file.exists():
@@ -100,9 +109,10 @@ def scene_to_mmearth(
     }
     with ExitStack() as stack:
         source = stack.enter_context(_opened(scene))
+        _georeferenced(source)
         columns = _band_columns(source, scene, level)
         rasters = {
-            name: stack.enter_context(_on_grid(path, source))
+            name: stack.enter_context(_on_grid(name, path, source))
             for name, path in (layers or {}).items()
         }
         readers = {name: _Reader(name, raster) for name, raster in rasters.items()}
@@ -172,17 +182,23 @@ class _Reader:
         return image.astype(dtype)
 
     def _slope(self, window: Window) -> np.ndarray:
-        """Degrees (H, W), by central differences; a pixel of the neighbours is read too."""
+        """Degrees (H, W), by central differences; a pixel of the neighbours is read too.
+
+        At the border of the scene, where there is one neighbour less, the difference is to the
+        pixel itself.
+        """
         top, left = int(window.row_off), int(window.col_off)
         rows = np.clip(np.arange(top - 1, top + window.height + 1), 0, self.raster.height - 1)
         columns = np.clip(np.arange(left - 1, left + window.width + 1), 0, self.raster.width - 1)
         wide = Window(columns[0], rows[0], columns[-1] - columns[0] + 1, rows[-1] - rows[0] + 1)
         height = self.raster.read(1, window=wide, masked=True).astype(np.float64).filled(np.nan)
         height = height[np.ix_(rows - rows[0], columns - columns[0])]
-        pixel = self.raster.transform
-        metres = 111_320.0 if self.raster.crs.is_geographic else 1.0
-        by_row = (height[2:, 1:-1] - height[:-2, 1:-1]) / (2 * abs(pixel.e) * metres)
-        by_column = (height[1:-1, 2:] - height[1:-1, :-2]) / (2 * abs(pixel.a) * metres)
+        by_row = height[2:, 1:-1] - height[:-2, 1:-1]
+        by_row /= (rows[2:] - rows[:-2])[:, None]
+        by_column = height[1:-1, 2:] - height[1:-1, :-2]
+        by_column /= columns[2:] - columns[:-2]
+        down, right = _pixel_metres(self.raster, window)
+        by_row, by_column = by_row / down, by_column / right
         return np.degrees(np.arctan(np.hypot(by_row, by_column)))
 
 
@@ -193,15 +209,46 @@ def _opened(path: str | Path) -> Any:
         raise CorruptImageError(f'cannot be opened ({error})', path=path) from error
 
 
-def _on_grid(path: str | Path, scene: rasterio.DatasetReader) -> WarpedVRT:
-    """A raster resampled to the grid of the scene."""
+def _georeferenced(raster: Any) -> None:
+    if raster.crs is None:
+        raise CorruptImageError(
+            'has no georeference', path=raster.name, hint='gdal_edit.py -a_srs ... gives it one'
+        )
+
+
+def _on_grid(name: str, path: str | Path, scene: rasterio.DatasetReader) -> WarpedVRT:
+    """A raster resampled to the grid of the scene, NaN where it has nothing."""
     raster = _opened(path)
+    _georeferenced(raster)
+    left, bottom, right, top = transform_bounds(raster.crs, scene.crs, *raster.bounds)
+    there = scene.bounds
+    if right <= there.left or left >= there.right or top <= there.bottom or bottom >= there.top:
+        raise BandMismatchError(
+            f'the raster of {name} shows another place than the scene',
+            path=path,
+            hint='Or its georeference is wrong',
+        )
     whole = all(np.issubdtype(np.dtype(dtype), np.integer) for dtype in raster.dtypes)
+    nearest = name in _CODES or (whole and name not in STORED)
+    # Floats, as whole numbers without a declared no-data value would be 0 beside the raster, and
+    # interpolated elevations steps of a metre.
     return WarpedVRT(
         raster, crs=scene.crs, transform=scene.transform, width=scene.width, height=scene.height,
-        resampling=Resampling.nearest if whole else Resampling.bilinear,
-        add_alpha=False, **({'nodata': np.nan} if not whole and raster.nodata is None else {}),
+        resampling=Resampling.nearest if nearest else Resampling.bilinear,
+        dtype='float64', nodata=math.nan,
     )  # fmt: skip
+
+
+def _pixel_metres(raster: Any, window: Window) -> tuple[float, float]:
+    """Steps of a row and of a column, in metres, in the middle of a window."""
+    a, b, _, d, e, _ = raster.transform[:6]
+    if raster.crs.is_geographic:
+        lat = _centre(raster, window)[0]
+        north = 111_320.0
+        east = north * math.cos(math.radians(lat))
+    else:
+        north = east = float(raster.crs.linear_units_factor[1])
+    return math.hypot(b * east, e * north), math.hypot(a * east, d * north)
 
 
 def _own(raster: WarpedVRT) -> StoredLayer:
@@ -211,16 +258,23 @@ def _own(raster: WarpedVRT) -> StoredLayer:
 
 def _band_columns(source: rasterio.DatasetReader, path: str | Path, level: str) -> dict[str, int]:
     """Number of each band in the scene, from 1."""
-    names = list(source.descriptions)
+    names = [_long(name) for name in source.descriptions]
     columns = {band: names.index(band) + 1 for band in SENTINEL2_BANDS if band in names}
     lacking = [band for band in SENTINEL2_BANDS if band not in columns]
     if lacking and not (level == 'l2a' and lacking == ['B10']):
         raise BandMismatchError(
             f'lacks {lacking}, it has {names}',
             path=path,
-            hint='data_converters/stack_bands.py writes the names; L2A (--level l2a) has no B10',
+            hint='The descriptions of the bands name them, data_converters/stack_bands.py them; '
+            'L2A (--level l2a) has no B10',
         )
     return columns
+
+
+def _long(name: str | None) -> str:
+    """``B1`` as ``B01``."""
+    name = (name or '').strip().upper()
+    return f'B0{name[1]}' if len(name) == 2 and name[0] == 'B' else name
 
 
 def _reflectance(
@@ -230,6 +284,12 @@ def _reflectance(
     found = source.read(list(columns.values()), window=window)
     nodata = 0 if source.nodata is None else source.nodata
     known = np.isfinite(found) & (found != nodata) & (found != 0)
+    if np.issubdtype(found.dtype, np.floating) and known.any() and found[known].max() < 3:
+        raise BandMismatchError(
+            f'reflectance is stored times 10,000, here it is at most {found[known].max():.4g}',
+            path=source.name,
+            hint='Multiply the bands by 10,000 first',
+        )
     # What the offset brings to 0 or below is dark, not missing.
     shifted = np.clip(np.rint(found.astype(np.float64) + offset), 1, 65535)
     image = np.zeros((len(SENTINEL2_BANDS), *found.shape[1:]), np.uint16)
@@ -238,10 +298,8 @@ def _reflectance(
     return image
 
 
-def _centre(source: rasterio.DatasetReader, window: Window) -> tuple[float, float]:
+def _centre(source: Any, window: Window) -> tuple[float, float]:
     """Latitude and longitude in degrees."""
-    if source.crs is None:
-        raise CorruptImageError('has no georeference', path=source.name)
     a, b, c, d, e, f = source.transform[:6]
     column, row = window.col_off + window.width / 2, window.row_off + window.height / 2
     x, y = a * column + b * row + c, d * column + e * row + f
@@ -267,12 +325,15 @@ def parse_layers(words: Sequence[str]) -> dict[str, str]:
     """``name=file`` pairs of the command line.
 
     Raises:
-        ConfigError: If a word is none.
+        ConfigError: If a word is none, or a name comes twice.
     """
     pairs = [word.partition('=') for word in words]
     wrong = [''.join(pair) for pair in pairs if not pair[0] or not pair[2]]
     if wrong:
         raise ConfigError(f'--layer takes NAME=FILE, got {wrong}')
+    names = [name for name, _, _ in pairs]
+    if len(set(names)) < len(names):
+        raise ConfigError(f'--layer takes one file for each name, got {names}')
     return {name: path for name, _, path in pairs}
 
 
@@ -283,7 +344,9 @@ def main() -> None:
     parser.add_argument('target', help='folder to make, e.g. data/mmearth/my_scene')
     parser.add_argument('--level', choices=LEVELS, default='l1c', help='product [l1c]')
     parser.add_argument('--date', help='YYYY-MM-DD')
-    parser.add_argument('--layer', nargs='+', default=[], metavar='NAME=FILE', help='other layers')
+    parser.add_argument(
+        '--layer', nargs='+', action='extend', default=[], metavar='NAME=FILE', help='other layers'
+    )
     parser.add_argument('--biome', type=int, help='0 to 13')
     parser.add_argument('--eco-region', type=int, help='0 to 845')
     parser.add_argument('--offset', type=int, default=0, help='-1000 from baseline 04.00 on')

@@ -18,9 +18,10 @@ import h5py
 import numpy as np
 
 from mmrsfm.datasets.mmearth_layers import LEVELS
-from mmrsfm.errors import ConfigError
+from mmrsfm.errors import ConfigError, ImageSizeError
 
-METADATA = np.dtype([('tile_id', 'S100'), ('S2_type', 'S10')])
+_NAME_BYTES = 100
+METADATA = np.dtype([('tile_id', f'S{_NAME_BYTES}'), ('S2_type', 'S10')])
 
 
 @dataclass(frozen=True)
@@ -103,12 +104,18 @@ class MMEarthWriter:
         """Appends a tile.
 
         Args:
-            name: Its identifier.
+            name: Its identifier, at most 100 bytes; each once.
             split: ``'train'``, ``'val'`` or ``'test'``.
             level: ``'l1c'`` or ``'l2a'``.
             tile: By layer (bands, H, W), or (bands,).
             information: What the table of tiles says of it.
+
+        Raises:
+            ConfigError: The identifier is taken or too long, the level or a layer is unknown, or
+                numbers do not fit the type of their layer.
+            ImageSizeError: A layer has another shape.
         """
+        self._check(name, level, tile)
         number = len(self.information)
         self.information[name] = information
         self._levels.append(level)
@@ -125,6 +132,33 @@ class MMEarthWriter:
                 key = f'{layer}_{level}' if layer == 'sentinel2' else layer
                 moments = self._sums.setdefault(key, _Moments(self.layers[layer]))
                 moments.add(values)
+
+    def _check(self, name: str, level: str, tile: Mapping[str, Any]) -> None:
+        if name in self.information or not 0 < len(name.encode()) <= _NAME_BYTES:
+            raise ConfigError(
+                f'tiles have different names of at most {_NAME_BYTES} bytes, got {name!r}'
+            )
+        if level not in LEVELS:
+            raise ConfigError(f'tile {name!r}: level is one of {LEVELS}, got {level!r}')
+        for layer, values in tile.items():
+            if layer not in self.layers:
+                raise ConfigError(
+                    f'tile {name!r}: the writer was made without {layer!r}, for {list(self.layers)}'
+                )
+            stored, values = self.layers[layer], np.asarray(values)
+            expected = (stored.bands, *((self.size, self.size) if stored.is_map else ()))
+            if values.shape != expected:
+                raise ImageSizeError(
+                    f'has shape {values.shape}, expected {expected}', path=name, band=layer
+                )
+            dtype = np.dtype(stored.dtype)
+            if dtype.kind in 'iu' and values.dtype != dtype:
+                limits = np.iinfo(dtype)
+                if not (values.min() >= limits.min and values.max() <= limits.max):
+                    raise ConfigError(
+                        f'tile {name!r}: {layer} holds {dtype}, got {values.min()} to '
+                        f'{values.max()}; {stored.missing} stands for missing'
+                    )
 
     def finish(self, target: Path) -> None:
         """Writes the table of tiles, and the JSON files.
@@ -151,7 +185,7 @@ class MMEarthWriter:
             for key in ([f'{layer}_{one}' for one in LEVELS] if 'sentinel2' in layer else [layer])
         }
         for suffix, content in (
-            ('splits', {name: self.rows.get(name, []) for name in ('train', 'val', 'test')}),
+            ('splits', {'train': [], 'val': [], 'test': [], **self.rows}),
             ('tile_info', self.information),
             ('band_stats', statistics),
         ):
@@ -159,27 +193,39 @@ class MMEarthWriter:
 
 
 class _Moments:
-    """Mean, deviation, least and largest value of each band, without what is missing."""
+    """Mean, deviation, least and largest value of each band, without what is missing.
+
+    Tiles are joined by the sums of their squared deviations (Chan et al. 1979): a sum of squares
+    less the square of the sum would leave nothing of a small deviation from a large mean.
+    """
 
     def __init__(self, layer: StoredLayer) -> None:
         self.missing = layer.missing
-        self.sums = np.zeros((3, layer.bands))
+        self.count = np.zeros(layer.bands)
+        self.mean = np.zeros(layer.bands)
+        self.squares = np.zeros(layer.bands)
         self.least = np.full(layer.bands, np.inf)
         self.largest = np.full(layer.bands, -np.inf)
 
     def add(self, values: np.ndarray) -> None:
         rows = values.reshape(len(values), -1).astype(np.float64)
         known = np.isfinite(rows) & (rows != self.missing)
-        clean = np.where(known, rows, 0)
-        self.sums += np.stack([known.sum(1), clean.sum(1), (clean**2).sum(1)])
+        count = known.sum(1)
+        some = np.maximum(count, 1)
+        mean = np.where(known, rows, 0).sum(1) / some
+        squares = (np.where(known, rows - mean[:, None], 0) ** 2).sum(1)
+        total = np.maximum(self.count + count, 1)
+        step = mean - self.mean
+        self.squares += np.where(count > 0, squares + step**2 * self.count * count / total, 0)
+        self.mean += np.where(count > 0, step * count / total, 0)
+        self.count += count
         self.least = np.minimum(self.least, np.where(known, rows, np.inf).min(1))
         self.largest = np.maximum(self.largest, np.where(known, rows, -np.inf).max(1))
 
     def summary(self) -> dict[str, list[float]]:
-        count, total, squares = self.sums
-        with np.errstate(invalid='ignore', divide='ignore'):
-            mean = total / count
-            std = np.sqrt(np.maximum(squares / count - mean**2, 0))
+        some = self.count > 0
+        mean = np.where(some, self.mean, np.nan)
+        std = np.where(some, np.sqrt(self.squares / np.maximum(self.count, 1)), np.nan)
         # One date, one place: what is the same everywhere is normalised to 0, not divided by 0.
         std[std <= 1e-9 * np.abs(mean)] = 1.0
         return dict(

@@ -12,7 +12,8 @@ from rasterio.transform import from_origin
 
 from data_converters.scene_to_mmearth import main, parse_layers, scene_to_mmearth
 from mmrsfm.datasets import MMEarth
-from mmrsfm.errors import BandMismatchError, ConfigError, CorruptImageError
+from mmrsfm.datasets.mmearth_writer import MMEarthWriter, StoredLayer
+from mmrsfm.errors import BandMismatchError, ConfigError, CorruptImageError, ImageSizeError
 from tests.formats.mmearth import LAYERS, make_mmearth
 
 NAMES = ['B01', 'B02', 'B03', 'B04', 'B05', 'B06', 'B07', 'B08', 'B8A', 'B09', 'B10', 'B11', 'B12']
@@ -147,6 +148,123 @@ def test_offset_level_and_missing_month(place, tmp_path):
         assert file['metadata'][0]['S2_type'] == b'l2a'
 
 
+def stored(place, target, **layers):
+    """Layers of all tiles, as they are written."""
+    convert(place, target, layers=layers, gap=0, min_valid=0)
+    with h5py.File(target / f'{target.name}.h5') as file:
+        return {name: file[name][:] for name in layers}
+
+
+def test_a_raster_of_a_part_of_the_scene(place, tmp_path):
+    """Beside it nothing is known, whether or not it says what stands for no data."""
+    for dtype in ('int16', 'uint8', 'float32'):
+        part = write(tmp_path / f'{dtype}.tif', np.full((1, 96, 24), 7, dtype))
+        missing_numbers = dict(aster=-32768, canopy_height_eth=127, mine=np.nan)
+        layers = stored(place, tmp_path / dtype, **dict.fromkeys(missing_numbers, part))
+        for layer, missing in missing_numbers.items():
+            found = layers[layer][:4, 0]
+            assert (found[0] == 7).all() and (found[1, :, :7] == 7).all()
+            np.testing.assert_array_equal(found[1, :, 9:], missing)
+            np.testing.assert_array_equal(found[2:], missing)
+    away = write(
+        tmp_path / 'away.tif',
+        np.ones((1, 9, 9), 'int16'),
+        transform=from_origin(436380, 4179460, 10, 10),
+    )
+    with pytest.raises(BandMismatchError, match=r'away\.tif: .* another place'):
+        stored(place, tmp_path / 'x', aster=away)
+    nowhere = write(tmp_path / 'nowhere.tif', np.ones((1, 9, 9), 'int16'), crs=None)
+    with pytest.raises(CorruptImageError, match=r'nowhere\.tif: has no georeference'):
+        stored(place, tmp_path / 'x', aster=nowhere)
+
+
+@pytest.mark.parametrize('dtype', ['int16', 'float32'])
+def test_slope_of_a_coarser_model(place, tmp_path, dtype):
+    """Of whole metres on a grid of 30 m, too: not the steps from pixel to pixel."""
+    rows, columns = np.mgrid[:60, :60]
+    plane = (3.0 * rows + 6.0 * columns)[None].astype(dtype)
+    grid = from_origin(435730 - 300, 4179460 + 300, 30, 30)
+    model = write(tmp_path / 'd.tif', plane, transform=grid)
+    slope = stored(place, tmp_path / 'x', aster=model)['aster'][:, 1]
+    assert (slope == round(math.degrees(math.atan(math.hypot(0.1, 0.2))))).all()
+
+
+def test_slope_where_degrees_of_longitude_are_short(tmp_path):
+    """At 60 degrees north, half as long as those of latitude; up to the border of the scene."""
+    step = 1e-4
+    grid = from_origin(10, 60 + 32 * step, step, step)
+    image = np.full((13, 64, 64), 1000, np.uint16)
+    scene = write(tmp_path / 'scene.tif', image, NAMES, grid, crs='EPSG:4326')
+    east = step * 111_320 * math.cos(math.radians(60))
+    height = np.broadcast_to(0.5 * east * np.arange(64), (1, 64, 64)).astype(np.float32)
+    model = write(tmp_path / 'd.tif', height, transform=grid, crs='EPSG:4326')
+    target = tmp_path / 'out'
+    scene_to_mmearth(
+        scene, target, layers=dict(aster=model), size=64, splits=dict(train=1.0), quiet=True
+    )
+    with h5py.File(target / 'out.h5') as file:
+        assert (file['aster'][0, 1] == round(math.degrees(math.atan(0.5)))).all()
+
+
+def test_names_and_numbers_of_other_tools(place, tmp_path):
+    folder, image, *_ = place
+    short = [f'B{name[2]}' if name[1] == '0' else name for name in NAMES]
+    options = dict(size=16, gap=0, quiet=True)
+    for name, array in (('whole', image), ('float', image.astype(np.float32))):
+        scene_to_mmearth(write(tmp_path / f'{name}.tif', array, short), tmp_path / name, **options)
+    scene_to_mmearth(folder / 'scene.tif', tmp_path / 'same', **options)
+    files = [h5py.File(tmp_path / name / f'{name}.h5') for name in ('whole', 'float', 'same')]
+    for file in files[:2]:
+        assert np.array_equal(file['sentinel2'][:], files[2]['sentinel2'][:])
+    for file in files:
+        file.close()
+    unit = write(tmp_path / 'unit.tif', (image / 1e4).astype(np.float32), NAMES)
+    with pytest.raises(BandMismatchError, match=r'times 10,000, here it is at most 0\.39'):
+        scene_to_mmearth(unit, tmp_path / 'unit', **options)
+    assert not (tmp_path / 'unit' / 'unit.h5').exists()
+
+
+def test_the_writer_takes_nothing_that_it_would_lose(tmp_path):
+    with MMEarthWriter(tmp_path / 'x.h5', 4) as writer:
+        image = np.full((13, 4, 4), 5)
+        writer.write('a', 'train', 'l1c', dict(sentinel2=image), {})
+        for name, level, tile, words in (
+            ('a', 'l1c', {}, 'different names'),
+            ('b' * 101, 'l1c', {}, 'at most 100 bytes'),
+            ('b', 'L1C', {}, 'level is one of'),
+            ('b', 'l1c', dict(snow=image), "without 'snow'"),
+            ('b', 'l1c', dict(sentinel2=image * 20_000), 'holds uint16, got 100000'),
+            ('b', 'l1c', dict(sentinel2=image * np.nan), 'holds uint16, got nan'),
+        ):
+            with pytest.raises(ConfigError, match=words):
+                writer.write(name, 'train', level, tile, {})
+        with pytest.raises(ImageSizeError, match='sentinel2: has shape'):
+            writer.write('b', 'train', 'l1c', dict(sentinel2=image[:1]), {})
+        writer.write('b', 'extra', 'l1c', dict(sentinel2=image), {})
+        (tmp_path / 'x').mkdir()
+        writer.finish(tmp_path / 'x')
+    splits = json.loads((tmp_path / 'x' / 'x_splits.json').read_text())
+    assert splits == dict(train=[0], val=[], test=[], extra=[1])
+
+
+def test_statistics_of_small_differences(tmp_path):
+    """A plateau: the deviation is a millionth of the mean; of what never differs it is 1."""
+    rng = np.random.default_rng(0)
+    heights = 4e6 + rng.normal(0, 1, (3, 1, 8, 8))
+    with MMEarthWriter(tmp_path / 'x.h5', 8, dict(h=StoredLayer(1, 'float64', math.nan))) as writer:
+        for number, tile in enumerate(heights):
+            known = dict(h=tile) if number else dict(h=np.where(tile > 4e6, tile, np.nan))
+            known['aster'] = np.full((2, 8, 8), 401)
+            writer.write(str(number), 'train', 'l2a', known, {})
+        writer.finish(tmp_path)
+    row = json.loads((tmp_path / f'{tmp_path.name}_band_stats.json').read_text())
+    values = np.concatenate([heights[0][heights[0] > 4e6], heights[1:].ravel()])
+    np.testing.assert_allclose(row['h']['mean'], values.mean(), rtol=1e-14)
+    np.testing.assert_allclose(row['h']['std'], values.std(), rtol=1e-6)
+    assert row['aster']['std'] == [1, 1] and row['aster']['mean'] == [401, 401]
+    assert math.isnan(row['sentinel1']['mean'][0])
+
+
 def test_what_cannot_be_done(place, made, tmp_path):
     folder, image, *_ = place
     with pytest.raises(ConfigError, match='exists'):
@@ -171,12 +289,19 @@ def test_what_cannot_be_done(place, made, tmp_path):
         scene_to_mmearth(few, tmp_path / 'z', quiet=True)
     with pytest.raises(ConfigError, match='NAME=FILE'):
         parse_layers(['aster'])
+    with pytest.raises(ConfigError, match='one file for each name'):
+        parse_layers(['aster=a.tif', 'aster=b.tif'])
+    with pytest.raises(ConfigError, match='at least 1'):
+        convert(place, tmp_path / 'x', stride=0)
 
 
 def test_the_command(place, tmp_path, monkeypatch, capsys):
     target = tmp_path / 'out'
     words = ['x', str(place[0] / 'scene.tif'), str(target), '--size', '16', '--gap', '0']
-    monkeypatch.setattr('sys.argv', [*words, '--layer', f'aster={place[0] / "dem.tif"}'])
+    layers = [f'--layer={name}={place[0] / file}.tif' for name, file in
+              (('aster', 'dem'), ('dynamic_world', 'cover'))]  # fmt: skip
+    monkeypatch.setattr('sys.argv', [*words, *layers])
     main()
     assert 'train' in capsys.readouterr().out
-    assert (target / 'out.h5').is_file()
+    with h5py.File(target / 'out.h5') as file:
+        assert file['aster'][0].min() > 0 and file['dynamic_world'][0].any()
