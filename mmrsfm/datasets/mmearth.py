@@ -97,9 +97,10 @@ class MMEarth(BaseDataset):
                 path=source,
                 hint='The published sets have nothing but training tiles',
             )
-        if min(rows) < 0 or max(rows) >= count:
+        wrong = [row for row in rows if type(row) is not int or not 0 <= row < count]
+        if wrong:
             raise CorruptImageError(
-                f'names row {max(rows)}, but {self._file.name} has {count} tiles', path=source
+                f'names row {wrong[0]!r}, but {self._file.name} has {count} tiles', path=source
             )
         return rows
 
@@ -124,10 +125,10 @@ class MMEarth(BaseDataset):
         information = _read_json(source)
         levels = []
         for tile in self._ids:
-            entry = information.get(tile.decode())
+            entry = information.get(tile.decode(errors='replace'))
             if entry is None or entry.get('S2_type') not in LEVELS:
                 raise CorruptImageError(
-                    f'says nothing of tile {tile.decode()!r}, or not whether it is l1c or l2a',
+                    f'says nothing of tile {tile!r}, or not whether it is l1c or l2a',
                     path=source,
                 )
             levels.append(entry['S2_type'] == 'l2a')
@@ -147,7 +148,7 @@ class MMEarth(BaseDataset):
             'row': row,
             'packed': self.packed is not None,
             'verify_tile': self.verify,
-            'tile_id': self._ids[row].decode(),
+            'tile_id': self._ids[row].decode(errors='replace'),
             's2_type': level,
             'sensor': _SENSORS[level],
             'band_stats': self._band_stats,

@@ -33,7 +33,13 @@ class _OpenFiles:
         """The datasets of a file by name."""
         if path not in self._files:
             file = _open_hdf5(path)
-            found = {name: item for name, item in file.items() if isinstance(item, h5py.Dataset)}
+            try:
+                found = {name: one for name, one in file.items() if isinstance(one, h5py.Dataset)}
+            except (OSError, RuntimeError, KeyError, ValueError) as error:
+                file.close()
+                raise CorruptImageError(
+                    f'the list of its layers cannot be read ({error})', path=path
+                ) from error
             self._files[path] = (file, found)
         return self._files[path][1]
 
@@ -136,6 +142,7 @@ def record_type(metadata: Mapping[str, Any] | None) -> np.dtype:
 
 def layer_shapes(path: str | Path) -> dict[str, tuple[np.dtype, tuple[int, ...]]]:
     """Number type and shape of a tile of each layer of an HDF5 file; leaves it closed."""
+    close_files()  # what is open may have been replaced since
     shapes = {
         name: (layer.dtype, tuple(layer.shape[1:]))
         for name, layer in _open.layers(str(path)).items()
@@ -151,22 +158,29 @@ def read_names(path: str | Path) -> tuple[np.ndarray, np.ndarray | None, int]:
         The identifiers (bytes), whether each is L2A (``None``: not in the file), and their number.
 
     Raises:
-        CorruptImageError: There is no table of the tiles, or a level is unknown.
+        CorruptImageError: There is no table of the tiles, it cannot be read, or a level is unknown.
     """
+    close_files()  # what is open may have been replaced since
     try:
         layers = _open.layers(str(path))
-        if 'metadata' not in layers:
+        table = layers.get('metadata')
+        names = None if table is None else table.dtype.names
+        if table is None or (names is not None and 'tile_id' not in names):
             raise CorruptImageError(
-                f'has no table of its tiles ("metadata"), only {sorted(layers)}', path=path
+                f'has no table of its tiles ("metadata" with "tile_id"), only {sorted(layers)}',
+                path=path,
             )
-        table = layers['metadata']
-        names = table.dtype.names
         ids = table[:] if names is None else table.fields('tile_id')[:]
+        ids = ids.astype('S')  # also from text of any length
         width = max(1, int(np.char.str_len(ids).max(initial=1)))  # 100 bytes a tile are stored
         levels = None
         if names is not None and 'S2_type' in names:
             levels = _is_l2a(table.fields('S2_type')[:], path)
         return ids.astype(f'S{width}'), levels, len(ids)
+    except OSError as error:
+        raise CorruptImageError(
+            f'the table of tiles cannot be read ({error})', path=path
+        ) from error
     finally:
         close_files()
 

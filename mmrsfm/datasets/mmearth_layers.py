@@ -249,10 +249,13 @@ def _ordered(columns: Sequence[int]) -> bool:
 
 
 def _look_up(stored: np.ndarray, classes: Mapping[int, int]) -> np.ndarray:
-    table = np.full(max(classes) + 2, -1, np.int64)  # the last is for all that is above
+    low = min(classes)
+    table = np.full(max(classes) - low + 2, -1, np.int64)  # the last is for all that is outside
     for raw, new in classes.items():
-        table[raw] = new
-    inside = np.clip(stored.astype(np.int64), -1, len(table) - 1)
+        table[raw - low] = new
+    if np.issubdtype(stored.dtype, np.floating):  # of a raster of one's own
+        stored = np.where(np.isfinite(stored), stored, low - 1)
+    inside = np.clip(stored.astype(np.int64) - low, -1, len(table) - 1)
     return table[inside]  # -1 is the last, too
 
 
@@ -271,7 +274,7 @@ def band_statistics(
         ``None`` for a layer that is not normalised; ``std`` is NaN where there is none of a band.
 
     Raises:
-        BandMismatchError: There are none of the layer.
+        BandMismatchError: There are none of the layer, or not one number for each stored band.
     """
     if layer.kind not in ('map', 'vector') or not layer.normalise:
         return None
@@ -283,7 +286,15 @@ def band_statistics(
             hint=f'Give them: modalities=dict({layer.name}=dict(statistics=dict(mean=[...], '
             'std=[...]))), or normalise=False',
         )
-    found = {name: np.asarray(row[name], np.float64)[list(columns)] for name in ('mean', 'std')}
+    found = {}
+    for name in ('mean', 'std'):
+        values = np.asarray(row.get(name, ()), np.float64)
+        if values.shape != (len(layer.bands),):
+            raise BandMismatchError(
+                f'the statistics of {key} have {values.size} numbers as {name}, not one for each '
+                f'of the stored bands {list(layer.bands)[:16]}',
+            )
+        found[name] = values[list(columns)]
     good = np.isfinite(found['mean']) & np.isfinite(found['std']) & (found['std'] > 0)
     # Of a band that no tile has (B10 of L2A, HH and HV far from the poles).
     found['std'][~good] = np.nan

@@ -184,13 +184,20 @@ class TestLayers:
             night_lights=dict(
                 kind='map', bands=['radiance'], missing=[-1], statistics=dict(mean=[4.0], std=[2.0])
             ),
-            soil=dict(kind='class_map', bands=1, classes={3: 0, 7: 1}),
+            soil=dict(kind='class_map', bands=1, classes={-2: 2, 3: 0, 7: 1}),
         )
         item = by_row(folder, 2, targets=list(own), modalities=own)['data_samples'].targets
         expected = np.where(lights[2] == -1, np.nan, (lights[2] - 4) / 2)
         np.testing.assert_allclose(item['night_lights'], expected, rtol=1e-5)
-        known = {3: 0, 7: 1}
+        known = {-2: 2, 3: 0, 7: 1}
+        assert (item['soil'] == 2).any()
         assert np.array_equal(item['soil'], np.vectorize(lambda v: known.get(v, -1))(soil[2, 0]))
+        files.close_files()
+        with h5py.File(folder / f'{root.name}.h5', 'a') as file:  # as scene_to_mmearth.py stores it
+            del file['soil']
+            file['soil'] = np.where(soil > 10, np.nan, soil).astype(np.float32)
+        again = by_row(folder, 2, targets=list(own), modalities=own)['data_samples'].targets
+        assert torch.equal(again['soil'], item['soil'])
         del own['night_lights']['statistics']
         with pytest.raises(BandMismatchError, match='no statistics of night_lights'):
             by_row(folder, 2, targets=list(own), modalities=own)
@@ -362,11 +369,16 @@ class TestDamage:
         with pytest.raises(DatasetNotFoundError, match="no split 'all'"):
             MMEarth(split='all', **options)
         splits = folder / f'{root.name}_splits.json'
-        splits.write_text('{"train": [0, 5]}')
-        with pytest.raises(CorruptImageError, match=r'names row 5, but .* has 5 tiles'):
-            MMEarth(**options)
+        for row in ('5', '-1', '2.5', '"tile"'):
+            splits.write_text(f'{{"train": [0, {row}]}}')
+            named = row.replace('"', "'")
+            with pytest.raises(CorruptImageError, match=f'names row {named}, but .* has 5 tiles'):
+                MMEarth(**options)
         splits.write_text('{"train"')
         with pytest.raises(CorruptImageError, match='is no JSON'):
+            MMEarth(**options)
+        splits.unlink()
+        with pytest.raises(DatasetNotFoundError, match=r'_splits\.json: no such file'):
             MMEarth(**options)
         (folder / f'{root.name}.h5').write_bytes(b'\x89PNG')
         with pytest.raises(CorruptImageError, match='opened as HDF5'):
@@ -389,6 +401,60 @@ class TestDamage:
         with h5py.File(path, 'a') as file:
             del file['aster']
         with pytest.raises(BandMismatchError, match='aster: has no such layer'):
+            by_row(folder, 3)
+
+    def test_files_that_end_early_or_hold_other_shapes(self, root, tmp_path):
+        folder = shutil.copytree(root, tmp_path / root.name)
+        path = folder / f'{root.name}.h5'
+        content = path.read_bytes()
+        for share in (0, 0.1, 0.5, 0.99):
+            path.write_bytes(content[: int(share * len(content))])
+            with pytest.raises(CorruptImageError, match='opened as HDF5'):
+                by_row(folder, 3)
+        path.write_bytes(content)
+        with h5py.File(path, 'a') as file:
+            del file['sentinel2'], file['lat']
+            file['sentinel2'] = np.zeros((5, 13), 'uint16')
+            file['lat'] = np.zeros((2, 2), 'float32')
+        with pytest.raises(ImageSizeError, match='sentinel2: tile 3 has shape'):
+            by_row(folder, 3, targets=['biome'])
+        with pytest.raises(CorruptImageError, match='lat: tile 3 cannot be read'):
+            by_row(folder, 3, inputs=['sentinel1'], targets=['lat'])
+        # Another file in its place is seen, although this process has read from the first.
+        path.unlink()
+        make_mmearth(folder, count=2, size=16)
+        assert len(MMEarth(str(folder), split=None)) == 2
+        assert by_row(folder, 1)['inputs'].shape == (12, 16, 16)
+
+    def test_a_copy_beside_it_is_of_no_matter(self, root, tmp_path):
+        folder = shutil.copytree(root, tmp_path / root.name)
+        path = folder / f'{root.name}.h5'
+        with h5py.File(path) as file, h5py.File(folder / f'{root.name}_chunked.h5', 'w') as out:
+            for name, layer in file.items():
+                kind = dict(dtype=h5py.string_dtype()) if name == 'metadata' else {}
+                table = [one.decode() for one in layer['tile_id']] if kind else layer[:]
+                # Several tiles a chunk, tiles without one, names of any length: read, too.
+                out.create_dataset(name, data=table, chunks=None if kind else (2, *layer.shape[1:]),
+                                   **kind)  # fmt: skip
+        assert torch.equal(by_row(folder, 3)['inputs'], by_row(root, 3)['inputs'])
+        for suffix in ('splits', 'tile_info', 'band_stats'):
+            shutil.copy(folder / f'{root.name}_{suffix}.json',
+                        folder / f'{root.name}_chunked_{suffix}.json')  # fmt: skip
+        dataset = MMEarth(str(folder), split=None, name=f'{root.name}_chunked', pipeline=pipeline())
+        for row in range(5):
+            assert torch.equal(dataset[row]['inputs'], by_row(root, row)['inputs'])
+            assert dataset[row]['data_samples'].tile_id == f'tile_{row:07d}'
+
+    def test_statistics_that_do_not_fit(self, root, tmp_path):
+        folder = shutil.copytree(root, tmp_path / root.name)
+        table = folder / f'{root.name}_band_stats.json'
+        content = json.loads(table.read_text())
+        content['sentinel2_l2a']['mean'] = content['sentinel2_l2a']['mean'][:12]
+        table.write_text(json.dumps(content))
+        with pytest.raises(BandMismatchError, match=r'h5: .*sentinel2_l2a have 12 numbers as mean'):
+            by_row(folder, 3)
+        table.unlink()
+        with pytest.raises(DatasetNotFoundError, match=r'_band_stats\.json: no such file'):
             by_row(folder, 3)
 
     def test_older_files_name_no_products(self, tmp_path):

@@ -92,7 +92,7 @@ class LoadMMEarth(BaseTransform):
         else:
             tile = read_hdf5_tile(path, row, self.names)
         first = next(iter(self.inputs))
-        size = tile[first].shape[1:]
+        size = tile[first].shape[1:] or ('H', 'W')
         chosen = self.targets | self.inputs
         vectors = {}
         results['seg_fields'] = []
@@ -113,7 +113,7 @@ class LoadMMEarth(BaseTransform):
         return results
 
     def _check(
-        self, layer: Layer, stored: np.ndarray, size: tuple[int, ...], results: dict[str, Any]
+        self, layer: Layer, stored: np.ndarray, size: tuple[Any, ...], results: dict[str, Any]
     ) -> None:
         expected = (len(layer.bands), *(size if layer.is_map else ()))
         if stored.shape != expected:
