@@ -129,8 +129,8 @@ def _bands_for(backbone: dict[str, Any], bands: list[str], where: str) -> list[s
     """Those of the set, if the backbone takes as many, or says how it takes others; or RGB."""
     init = backbone.get('init_cfg')
     if not init or init.get('adapt'):
-        if init and init.get('adapt') == 'by_name':
-            init['contract'] = dict(band_names=bands)
+        if init:
+            init.setdefault('contract', dict(band_names=bands))
         return bands
     count = backbone.get('in_channels', 3)
     if count == len(bands):
@@ -143,10 +143,14 @@ def _bands_for(backbone: dict[str, Any], bands: list[str], where: str) -> list[s
     )
 
 
+def datasets_of(cfg: Config) -> list[Any]:
+    """Those of training, validation and test; a config may do without validation."""
+    return [cfg[name].dataset for name in LOADERS if cfg.get(name)]
+
+
 def choose_bands(cfg: Config, bands: list[str]) -> None:
     cfg.model.data_preprocessor.band_names = bands
-    for name in LOADERS:
-        dataset = cfg[name].dataset
+    for dataset in datasets_of(cfg):
         dataset.bands = bands
         if dataset.get('substitutes'):
             kept = {key: dataset.substitutes[key] for key in bands if key in dataset.substitutes}
@@ -177,8 +181,7 @@ def make_config(
         ConfigError: It is no config of a set of GEO-Bench.
     """
     cfg = deepcopy(base)
-    for name in LOADERS:
-        dataset = cfg[name].dataset
+    for dataset in datasets_of(cfg):
         dataset.partition = partition
         if data_root is not None:
             dataset.data_root = str(Path(data_root, *Path(dataset.data_root).parts[-2:]))
@@ -226,8 +229,7 @@ def few_shot(cfg: Config) -> None:
 def publish(cfg: Config) -> None:
     """What the published fine-tunings of MP-MAE did, mistakes included."""
     swapped = {'B08': 'B8A', 'B8A': 'B08'}
-    for name in LOADERS:
-        dataset = cfg[name].dataset
+    for dataset in datasets_of(cfg):
         dataset.names = 'as_published'
         bands = set(band_keys(dataset.bands))
         found = dict(dataset.get('substitutes') or {})
