@@ -89,6 +89,10 @@ class TooManyBadSamplesError(DataError):
     """More samples were skipped than the policy of the run allows."""
 
 
+class NonFiniteError(MMRSFMError):
+    """Too many training steps gave losses or gradients that are NaN or infinite."""
+
+
 class CheckpointError(MMRSFMError):
     """Base class of everything that is wrong with a checkpoint."""
 

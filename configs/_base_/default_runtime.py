@@ -16,6 +16,8 @@ default_hooks = dict(
     class_count=dict(type='mmrsfm.ClassCountHook'),
     # One image a GPU, or SyncBN on a CPU, does not end the run.
     batch_norm=dict(type='mmrsfm.BatchNormHook'),
+    # Steps with NaN or infinity are left out, explained and counted.
+    non_finite=dict(type='mmrsfm.NonFiniteHook'),
 )
 
 log_processor = dict(type='mmrsfm.LogProcessor', window_size=10)

@@ -5,6 +5,7 @@ from mmrsfm.engine.hooks import (
     ClassCountHook,
     EncoderCheckpointHook,
     FreezeHook,
+    NonFiniteHook,
     PretrainedGuardHook,
     VisualizationHook,
 )
@@ -35,6 +36,7 @@ __all__ = [
     'LogProcessor',
     'MixMIMLayerDecayOptimWrapperConstructor',
     'MultiDatasetSampler',
+    'NonFiniteHook',
     'PretrainedGuardHook',
     'RVSALayerDecayOptimWrapperConstructor',
     'SwinLayerDecayOptimWrapperConstructor',

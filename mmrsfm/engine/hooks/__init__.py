@@ -4,6 +4,7 @@ from mmrsfm.engine.hooks.checkpoint_hook import CheckpointHook
 from mmrsfm.engine.hooks.class_count_hook import ClassCountHook
 from mmrsfm.engine.hooks.encoder_checkpoint_hook import EncoderCheckpointHook
 from mmrsfm.engine.hooks.freeze_hook import FreezeHook
+from mmrsfm.engine.hooks.non_finite_hook import NonFiniteHook
 from mmrsfm.engine.hooks.pretrained_guard_hook import PretrainedGuardHook
 from mmrsfm.engine.hooks.visualization_hook import VisualizationHook
 
@@ -13,6 +14,7 @@ __all__ = [
     'ClassCountHook',
     'EncoderCheckpointHook',
     'FreezeHook',
+    'NonFiniteHook',
     'PretrainedGuardHook',
     'VisualizationHook',
 ]

@@ -15,7 +15,7 @@ from torch.utils.data import BatchSampler, DataLoader
 from mmrsfm.engine.random_state import capture_random_state, preserved_random_state
 from mmrsfm.engine.samplers import AddressedIndices, EpochSampler
 from mmrsfm.errors import CheckpointError, ConfigError, TooManyBadSamplesError
-from mmrsfm.randomness import derive_seed
+from mmrsfm.randomness import SampleAddress, derive_seed
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -204,6 +204,17 @@ class ResumableLoop:
     def random_state(self) -> dict[str, Any]:
         """Returns the generator states with which training goes on, also during a validation."""
         return self._train_random_state or capture_random_state()
+
+    def batch_addresses(self, count: int) -> list[SampleAddress] | None:
+        """Returns which samples the current batch of this rank holds, where that is known.
+
+        Args:
+            count: Number of samples in the batch.
+        """
+        # A subclass of the sampler has an order of its own.
+        if not self._knows_position or type(self._sampler) is not EpochSampler:
+            return None
+        return self._sampler.last_taken(count, self._samples_per_step)
 
     def state_dict(self) -> dict[str, Any]:
         """Returns where the loop is: ``epoch``, ``batch``, ``iter``, the state of the sampler."""

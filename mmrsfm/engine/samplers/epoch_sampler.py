@@ -97,6 +97,24 @@ class EpochSampler(Sampler):
         """Records that ``num_samples`` more samples, of all ranks together, were used."""
         self.position += num_samples
 
+    def last_taken(self, count: int, step: int) -> list[SampleAddress]:
+        """The samples of the step that was reported last, as far as this rank took them.
+
+        Args:
+            count: How many this rank took.
+            step: What was reported through :meth:`advance`.
+
+        Returns:
+            Their addresses, in order.
+        """
+        places = [self.position - step + self.rank + i * self.world_size for i in range(count)]
+        epochs = [place // self.size if self.infinite else self._epoch for place in places]
+        orders = {epoch: self._order(epoch) for epoch in set(epochs)}
+        return [
+            self._address(orders[epoch][place % self.size], epoch)
+            for place, epoch in zip(places, epochs, strict=True)
+        ]
+
     def __iter__(self) -> Iterator[SampleAddress]:
         return self._stream() if self.infinite else self._one_epoch()
 
