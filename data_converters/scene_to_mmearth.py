@@ -34,12 +34,12 @@ from rasterio.warp import transform as transform_points
 from rasterio.warp import transform_bounds
 from rasterio.windows import Window
 
-from data_converters.cut_tiles import DEFAULT_SPLITS, make_strips
 from mmrsfm.datasets.mmearth_layers import LEVELS, SENTINEL2_BANDS
 from mmrsfm.datasets.mmearth_writer import STORED, MMEarthWriter, StoredLayer
 from mmrsfm.errors import BandMismatchError, ConfigError, CorruptImageError
 from mmrsfm.utils.conversion import errors_end_command
 from mmrsfm.utils.progress import progress
+from mmrsfm.utils.strips import DEFAULT_SPLITS, make_strips
 
 # Layers whose numbers stand for something.
 _CODES = ('sentinel2_cloudmask', 'sentinel2_scl', 'dynamic_world', 'esa_worldcover')

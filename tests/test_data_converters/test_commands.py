@@ -52,6 +52,13 @@ def test_commands(name, monkeypatch, capsys, tmp_path):
     assert not list(tmp_path.iterdir()), 'a run that failed left something'
 
 
+def test_commands_need_nothing_beside_them():
+    """``python data_converters/x.py`` finds mmrsfm, which is installed, and no other converter."""
+    for script in sorted((REPO / 'data_converters').glob('*.py')):
+        imports = re.findall(r'^\s*(?:from|import) data_converters', script.read_text(), re.M)
+        assert not imports, script.name
+
+
 def test_a_command_of_its_own(tmp_path):
     source = formats.SOURCES['whu_cd'](tmp_path / 'source')
     names = ('before/before.tif', 'after/after.tif', 'change label/change_label.tif')

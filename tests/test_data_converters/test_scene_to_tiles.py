@@ -11,10 +11,11 @@ import pytest
 import rasterio
 from rasterio.transform import from_origin
 
-from data_converters.cut_tiles import cut_tiles, make_strips
+from data_converters.cut_tiles import cut_tiles
 from data_converters.spectral_index_labels import label_scene, spectral_index_labels
 from data_converters.stack_bands import find_bands, stack_bands
 from mmrsfm.errors import BandMismatchError, ConfigError, CorruptImageError, ImageSizeError
+from mmrsfm.utils.strips import make_strips
 
 REPO = Path(__file__).resolve().parents[2]
 

@@ -14,10 +14,10 @@ import rasterio
 from rasterio.windows import Window
 from sample_data import fetch_sample
 
-from data_converters.cut_tiles import make_strips
 from data_converters.spectral_index_labels import CLASSES as PIXEL_CLASSES
 from data_converters.spectral_index_labels import IGNORE, label_scene
 from data_converters.stack_bands import find_bands, stack_bands
+from mmrsfm.utils.strips import make_strips
 
 CLASSES = ('water', 'coast', 'vegetation', 'bare_built')
 PALETTE = ((30, 90, 200), (90, 200, 220), (40, 150, 60), (205, 165, 110))
