@@ -23,6 +23,7 @@ from mmrsfm.models.multi_task.task_decoder import (
     TaskDecoder,
     TaskLosses,
     check_labels,
+    check_strides,
     full_precision,
     label_of,
     metas_of,
@@ -62,7 +63,8 @@ class RegionDecoder(TaskDecoder):
         init_cfg: MMEngine's initialisation config.
 
     Raises:
-        ConfigError: For a cascade, or heads that are no two-stage detector's.
+        ConfigError: For a cascade, or heads that are no two-stage detector's. With the first batch,
+            if the maps have other strides than the anchors.
     """
 
     labels: ClassVar[str]
@@ -113,8 +115,13 @@ class RegionDecoder(TaskDecoder):
         if mask is not None:
             self.roi_head.mask_head.conv_logits = nn.Identity()
 
-    def _pyramid(self, maps: Maps) -> Maps:
-        return tuple(maps if self.neck is None else self.neck(maps))
+    def _pyramid(self, maps: Maps, metas: Sequence[Mapping[str, Any]] = ()) -> Maps:
+        pyramid = tuple(maps if self.neck is None else self.neck(maps))
+        size = metas[0].get('batch_input_shape') if metas else None
+        strides = getattr(self.rpn_head.prior_generator, 'strides', None)
+        if size is not None and strides is not None:
+            check_strides(pyramid, [step[::-1] for step in strides], size, self.task)
+        return pyramid
 
     def loss(self, maps: Maps, samples: Sequence[Any], groups: Sequence[Group]) -> TaskLosses:
         """See :meth:`TaskDecoder.loss`. Samples have the instances :attr:`labels`."""
@@ -156,7 +163,7 @@ class RegionDecoder(TaskDecoder):
             check_labels(labels, count, f'{group.name}: {self.task}')
         seeds = [sample.get('sampling_seed') for sample in samples]
         metas = metas_of(samples)
-        pyramid = self._pyramid(maps)
+        pyramid = self._pyramid(maps, metas)
         outputs = full_precision(self.rpn_head(pyramid))
         objects = [
             with_seed(InstanceData(bboxes=one.bboxes, labels=torch.zeros_like(one.labels)), *seed)
@@ -288,7 +295,7 @@ class RegionDecoder(TaskDecoder):
     ) -> None:
         """See :meth:`TaskDecoder.predict`. Writes the instances :attr:`prediction`."""
         metas = metas_of(samples)
-        pyramid = self._pyramid(maps)
+        pyramid = self._pyramid(maps, metas)
         proposals = self.rpn_head.predict_by_feat(
             *full_precision(self.rpn_head(pyramid)), batch_img_metas=metas, cfg=self.test_cfg.rpn
         )

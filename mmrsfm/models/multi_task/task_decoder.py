@@ -152,6 +152,37 @@ def check_labels(labels: Tensor, classes: int, what: str, ignored: int | None = 
         )
 
 
+def check_strides(
+    maps: Maps, strides: Sequence[Sequence[int]], size: Sequence[int], task: str
+) -> None:
+    """Refuses maps of other strides than those that the anchors stand at.
+
+    Nothing else would notice: the anchors would be spread over a part of the image, or beyond it.
+
+    Args:
+        maps: Each (B, C, h, w).
+        strides: Rows and columns of pixels for each cell of a map, one pair a map.
+        size: Height and width of the images in pixels.
+        task: Whose anchors they are, for the message.
+
+    Raises:
+        ConfigError: If a side of a map is longer or shorter by more than a quarter, and a cell.
+    """
+    found = [tuple(x.shape[-2:]) for x in maps]
+    wanted = [[side / step for side, step in zip(size, pair, strict=True)] for pair in strides]
+    fits = len(found) == len(wanted) and all(
+        abs(here - there) <= max(1, there / 4)  # a last, partial cell may be there or not
+        for shape, sides in zip(found, wanted, strict=True)
+        for here, there in zip(shape, sides, strict=True)
+    )
+    if not fits:
+        raise ConfigError(
+            f'{task!r}: the anchors have strides of {[tuple(pair) for pair in strides]}, but an '
+            f'image of {size[0]} x {size[1]} pixels becomes maps of {found}: give the strides of '
+            'the backbone to anchor_generator of rpn_head and featmap_strides of the RoI extractors'
+        )
+
+
 def label_of(sample: Any, key: str, task: str) -> Any:
     """A label of a sample.
 
