@@ -32,6 +32,7 @@ _STOCK: dict[str, dict[str, Any]] = {
 _HEADLINES = {'semantic': 'mIoU', 'instance': 'segm_mAP', 'rotated': 'mAP'}
 _FACTORS = {'semantic': 1.0, 'instance': 100.0, 'rotated': 100.0}
 SUMMARY = 'multi_task'
+_OBJECTS = {'instance': 'gt_instances', 'rotated': 'r_gt_instances'}
 
 
 @METRICS.register_module()
@@ -46,8 +47,9 @@ class MultiTaskMetric(BaseMetric):
     rounds APs to 0.1 percent).
 
     A sample counts for a task if it has its label (``tasks`` in its metainfo names them; by default
-    all that are there) and its prediction; a headline that no label defines is left out of the
-    means, and one without any detection is 0. The labels come from the samples, at the size of the
+    all that are there) and its prediction. What no label defines (AP of large objects where there
+    is none, any AP where no image has an object) is NaN and left out of the means; a headline
+    without any detection is 0. The labels come from the samples, at the size of the
     image's file: the pipeline loads them after it resizes the image.
 
     Args:
@@ -108,31 +110,38 @@ class MultiTaskMetric(BaseMetric):
             name = self._name_of(sample)
             wanted = sample.get('tasks')
             entries: dict[str, list[Any]] = {}
+            labelled: list[str] = []
             for task in self.configs:
                 if wanted is not None and task not in wanted:
                     continue
                 view = _VIEWS[task](sample)
                 if view is None:
                     continue
+                if task not in _OBJECTS or _has_objects(sample, _OBJECTS[task]):
+                    labelled.append(task)
                 metric = self._metric(name, task)
                 metric.process({}, [view])
                 entries[task], metric.results = metric.results, []
             # One entry a sample: what ranks have twice, to be equally long, is cut off at the end.
-            self.results.append((name, entries))
+            self.results.append((name, entries, labelled))
 
-    def compute_metrics(self, results: list[tuple[str, dict[str, list[Any]]]]) -> dict[str, float]:
+    def compute_metrics(
+        self, results: list[tuple[str, dict[str, list[Any]], list[str]]]
+    ) -> dict[str, float]:
         """The metrics of all samples.
 
         Args:
-            results: Of each sample, its dataset and what the metrics of its tasks kept.
+            results: Of each sample, its dataset, what the metrics of its tasks kept, and the tasks
+                of which it has at least one label.
 
         Returns:
             Name to value, see the class.
         """
         grouped: dict[tuple[str, str], list[Any]] = {}
-        for name, entries in results:
+        for name, entries, _ in results:
             for task, kept in entries.items():
                 grouped.setdefault((name, task), []).extend(kept)
+        unlabelled = set(grouped) - {(name, task) for name, _, tasks in results for task in tasks}
         values: dict[str, float] = {}
         heads: dict[str, list[float]] = {}
         order = {task: number for number, task in enumerate(_VIEWS)}
@@ -142,10 +151,12 @@ class MultiTaskMetric(BaseMetric):
             found = self._evaluate(name, task, grouped[name, task])
             factor = self.factors[task]
             for key, value in found.items():
-                values[f'{name}/{task}/{key}'] = float(value) * factor
-            # mmdet names nothing where nothing was detected, and says -1 where there is no label.
-            head = float(found.get(self.headlines[task], 0.0)) * factor
-            if math.isfinite(head) and head >= 0:
+                # mmdet says -1, and mmrotate 0, where there is no label.
+                undefined = (task == 'instance' and value == -1) or (name, task) in unlabelled
+                values[f'{name}/{task}/{key}'] = math.nan if undefined else float(value) * factor
+            # mmdet names nothing where nothing was detected.
+            head = values.get(f'{name}/{task}/{self.headlines[task]}', 0.0)
+            if math.isfinite(head) and (name, task) not in unlabelled:
                 heads.setdefault(task, []).append(head)
         for task, numbers in heads.items():
             values[f'{SUMMARY}/{task}'] = sum(numbers) / len(numbers)
@@ -200,3 +211,7 @@ class MultiTaskMetric(BaseMetric):
                 meta.get('semantic_classes') or ('background', *meta['classes'])
             )
         return meta
+
+
+def _has_objects(sample: Mapping[str, Any], key: str) -> bool:
+    return len(sample[key].get('labels', ())) > 0
