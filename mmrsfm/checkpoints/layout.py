@@ -73,6 +73,14 @@ class Layout(ABC):
             The converted state dict, and the names of the source that this layout does not know.
         """
 
+    def bands_of(self, stem: Tensor) -> tuple[str, ...] | None:
+        """Names of the bands that weights of this layout were trained on, if they are known.
+
+        Args:
+            stem: The weight of the convolution that sees the image, (D, C, kh, kw).
+        """
+        return self.bands.get(stem.shape[1])
+
     def from_mmrsfm(self, state: Mapping[str, Tensor]) -> tuple[StateDict, list[str]]:
         """Converts from our names.
 

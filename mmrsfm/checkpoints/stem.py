@@ -46,9 +46,8 @@ def contract_of_layout(
     """
     stem = find_stem(module.backbone if whole else module)  # type: ignore[arg-type]
     weight = state.get(f'backbone.{stem}' if whole else str(stem))
-    if weight is None or weight.ndim != 4 or weight.shape[1] not in layout.bands:
-        return None
-    return ImageryContract(band_names=layout.bands[weight.shape[1]])
+    names = layout.bands_of(weight) if weight is not None and weight.ndim == 4 else None
+    return None if names is None else ImageryContract(band_names=names)
 
 
 def adapt_stem(

@@ -37,12 +37,12 @@ def tables(*patterns):
     found = []
     for parameter in parity_files(*patterns):
         path = parameter.values[0]
-        if path is None:
-            return [parameter]
+        if path is None:  # absent: one entry, which is skipped, with a value for each name
+            return [pytest.param(None, None, None, id=parameter.id, marks=parameter.marks)]
         content = json.loads(path.read_text())
         for name, table in content.get('configs', content).items():
             if isinstance(table, dict):
-                arch = next(a for a in ('atto', 'tiny') if a in path.stem + name)
+                arch = next(a for a in ConvNeXtV2.arch_settings if a in path.stem + name)
                 patch = int(name.rpartition('patch')[2])
                 shapes = table.get('keys', table)
                 found.append(pytest.param(arch, patch, shapes, id=f'{path.stem}-{name}'))
@@ -61,9 +61,13 @@ def round_trip(shapes, name):
     return ours
 
 
-def backbone_shapes(arch, patch, **options):
+def backbone_shapes(arch, patch, like, **options):
+    """Of our model, with the bands and the stem that a table has."""
+    stem = 'mmearth' if 'backbone.initial_conv.0.weight' in like else 'original'
+    first = 'initial_conv.0' if stem == 'mmearth' else 'downsample_layers.0.0'
+    bands = like[f'backbone.{first}.weight'][1]
     with torch.device('meta'):
-        backbone = ConvNeXtV2(arch, patch_size=patch, **options)
+        backbone = ConvNeXtV2(arch, bands, patch, stem, **options)
     return {f'backbone.{name}': list(v.shape) for name, v in backbone.state_dict().items()}
 
 
@@ -75,11 +79,13 @@ def _meta_depths(monkeypatch):
 
 
 @pytest.mark.usefixtures('_meta_depths')
-@pytest.mark.parametrize(('arch', 'patch', 'shapes'), tables('keys/mpmae_[at]*.json'))
+@pytest.mark.parametrize(
+    ('arch', 'patch', 'shapes'), tables('keys/mpmae_[!f]*.json', 'keys/mpmae_femto*.json')
+)
 def test_parity_key_tables_of_the_pretraining(arch, patch, shapes):
     ours = shapes_of(round_trip(shapes, 'mp_mae'))
     encoder = {name: shape for name, shape in ours.items() if name.startswith('backbone.')}
-    assert encoder == backbone_shapes(arch, patch, out_indices=(3,))
+    assert encoder == backbone_shapes(arch, patch, ours, out_indices=(3,))
     blocks = {name.split('.')[2] for name in ours if name.startswith('neck.blocks.')}
     assert blocks == {'0'}  # of twelve copies
 
@@ -89,7 +95,7 @@ def test_parity_key_tables_of_the_pretraining(arch, patch, shapes):
 def test_parity_key_tables_of_the_fine_tunings(arch, patch, shapes):
     ours = shapes_of(round_trip(shapes, 'mp_mae_finetuned'))
     encoder = {name: shape for name, shape in ours.items() if name.startswith('backbone.')}
-    assert encoder == backbone_shapes(arch, patch)
+    assert encoder == backbone_shapes(arch, patch, ours)
     if len(shapes['head.weight']) == 2:
         assert ours['head.fc.weight'] == shapes['head.weight']
         return
@@ -97,7 +103,12 @@ def test_parity_key_tables_of_the_fine_tunings(arch, patch, shapes):
     from mmrsfm.models.segmentation import ConvNeXtUNetHead
 
     widths = ConvNeXtV2.arch_settings[arch]['channels']
-    head = ConvNeXtUNetHead([widths[0], *widths], num_classes=shapes['head.bias'][0])
+    original = 'stem_orig.0.weight' in shapes
+    head = ConvNeXtUNetHead(
+        widths if original else [widths[0], *widths],
+        last_scale=patch // 8 if original else None,
+        num_classes=shapes['head.bias'][0],
+    )
     decoder = {f'decode_head.{name}': shape for name, shape in shapes_of(head.state_dict()).items()}
     assert {name: shape for name, shape in ours.items() if name not in encoder} == decoder
 
@@ -204,6 +215,33 @@ def test_bands_in_another_order_are_an_error_and_found_by_name():
             )
             with torch.no_grad():
                 torch.testing.assert_close(backbone(images), source(x), rtol=1e-4, atol=1e-4)
+
+
+def test_channels_of_imagenet_are_no_bands():
+    """Three channels with MMEarth's stem are B02, B03, B04; with the original one red is first."""
+    names = ['B04', 'B03', 'B02']
+    for stem in ('mmearth', 'original'):
+        source, target = (small(stem, out_indices=(3,), in_channels=3) for _ in range(2))
+        options = dict(adapt='by_name', contract=dict(band_names=names))
+        if stem == 'original':
+            with pytest.raises(ContractError, match='source_bands'):
+                load_pretrained(target, dict(model=published(source)), **options)
+            options['adapt'] = dict(bands='by_name', source_bands=names)
+        load_pretrained(target, dict(model=published(source)), **options)
+        weights = [module.get_parameter(module.stem_weight) for module in (source, target)]
+        order = [2, 1, 0] if stem == 'mmearth' else [0, 1, 2]
+        assert torch.equal(weights[0][:, order], weights[1])
+
+
+def test_the_published_model_has_a_norm_for_vectors_even_without_any():
+    state = {
+        'neck.mask_token': torch.zeros(1, 4, 1, 1),
+        'head.predictors.aster.bias': torch.ones(8),
+    }
+    made = convert_state_dict(state, 'mmrsfm', 'mp_mae')
+    assert torch.equal(made['layer_norm_tmp.weight'], torch.ones(4))
+    assert torch.equal(made['layer_norm_tmp.bias'], torch.zeros(4))
+    assert 'layer_norm_tmp.weight' not in published(small(out_indices=(3,)))  # an encoder alone
 
 
 def test_some_bands_of_a_pretraining():

@@ -120,7 +120,7 @@ def compare_losses(case):
     total, _ = model.parse_losses(dict(found))
     references = fixture.group('loss')
     assert_parity(total, references.pop('total'), 'loss/total', TOLERANCE)
-    weighted = 'raw_sentinel2' in found
+    weighted = model.head.weighting.mode == 'uncertainty'
     for name, reference in references.items():
         ours = found[f'raw_{name}'] if weighted else found[f'loss_{name}']
         assert_parity(ours, reference, f'loss/{name}', TOLERANCE)

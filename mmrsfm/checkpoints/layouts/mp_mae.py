@@ -74,8 +74,10 @@ class MPMAELayout(Layout):
     * The decoder is there once for each modality, always the same: one set of blocks was saved
       under many names. It is read once, and written as often as there are predictors.
     * Predictors of maps are 1x1 convolutions there.
+    * A norm before the predictors of classes and vectors is there even without any of these.
     * Bands of the released weights: :attr:`bands`, with B8A *before* B08. The published
-      fine-tunings fed them in the other order.
+      fine-tunings fed them in the other order. The released weights of ImageNet have this layout,
+      too, with the original stem: their three channels are no bands of Sentinel-2, red comes first.
     """
 
     name = 'mp_mae'
@@ -93,6 +95,11 @@ class MPMAELayout(Layout):
     def matches(self, state: Mapping[str, Any], meta: Mapping[str, Any]) -> bool:
         """See :meth:`mmrsfm.checkpoints.layout.Layout.matches`."""
         return 'encoder.stages.0.0.dwconv.kernel' in state
+
+    def bands_of(self, stem: Tensor) -> tuple[str, ...] | None:
+        """See :meth:`mmrsfm.checkpoints.layout.Layout.bands_of`."""
+        mmearth = stem.shape[-1] == 3  # of the original stem it is 1, 2 or 4
+        return super().bands_of(stem) if mmearth or stem.shape[1] != 3 else None
 
     def to_mmrsfm(self, state: Mapping[str, Tensor]) -> tuple[StateDict, list[str]]:
         """See :meth:`mmrsfm.checkpoints.layout.Layout.to_mmrsfm`.
@@ -144,6 +151,10 @@ class MPMAELayout(Layout):
             if not own:
                 theirs = theirs.replace('encoder.stem.', 'encoder.stem_orig.')
             result[theirs] = _to_theirs(name, value, own, side)
+        if 'mask_token' in result and 'layer_norm_tmp.weight' not in result:
+            width = result['mask_token'].flatten()
+            result['layer_norm_tmp.weight'] = torch.ones_like(width)
+            result['layer_norm_tmp.bias'] = torch.zeros_like(width)
         return result, homeless
 
 
