@@ -14,7 +14,7 @@ from mmrsfm.errors import ConfigError, LaunchError
 REPO = Path(__file__).resolve().parents[2]
 TOOL = REPO / 'tools' / 'analysis_tools' / 'decoder_reuse.py'
 DEMO = REPO / 'configs' / 'mtp' / 'demo'
-ROTATED = DEMO / 'rvsa-tiny_mtp-demo-pre_oriented-rcnn_1xb4-60i_yellowstone-demo-192px.py'
+ROTATED = DEMO / 'rvsa-tiny_mtp-demo-pre_oriented-rcnn_1xb4-40i_yellowstone-demo-192px.py'
 KINDS = {'oriented-rcnn': 'rotated', 'mask-rcnn': 'instance', 'upernet': 'semantic'}
 
 
@@ -28,7 +28,7 @@ def tool():
 
 def test_the_kind_of_decoder_is_seen_from_the_model(tool):
     for name, task in KINDS.items():
-        (file,) = DEMO.glob(f'*_{name}_1xb4-60i_*')
+        (file,) = DEMO.glob(f'*_{name}_1xb4-40i_*')
         assert tool.task_of(load_config(file)) == task
     (boxes,) = DEMO.glob('*faster-rcnn*')
     with pytest.raises(ConfigError, match='no decoder of MTP fits it'):

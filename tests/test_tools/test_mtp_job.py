@@ -26,9 +26,9 @@ from mmrsfm.registry import DATASETS  # noqa: E402
 from tests.test_tools.test_demo_tasks import THING, VOC, write_atlanta, write_neon  # noqa: E402
 
 FINETUNINGS = {
-    'semantic': 'rvsa-tiny_mtp-demo-pre_upernet_1xb4-60i_yellowstone-demo-192px.py',
-    'instance': 'rvsa-tiny_mtp-demo-pre_mask-rcnn_1xb4-60i_yellowstone-demo-192px.py',
-    'rotated': 'rvsa-tiny_mtp-demo-pre_oriented-rcnn_1xb4-60i_yellowstone-demo-192px.py',
+    'semantic': 'rvsa-tiny_mtp-demo-pre_upernet_1xb4-40i_yellowstone-demo-192px.py',
+    'instance': 'rvsa-tiny_mtp-demo-pre_mask-rcnn_1xb4-40i_yellowstone-demo-192px.py',
+    'rotated': 'rvsa-tiny_mtp-demo-pre_oriented-rcnn_1xb4-40i_yellowstone-demo-192px.py',
 }
 
 
@@ -135,10 +135,14 @@ def test_trains_measures_and_draws(checkpoint, tmp_path, capsys):
 
 
 def test_the_verdict_is_what_the_losses_say():
-    losses = {'a/semantic/loss_ce': (2.0, 1.0), 'a/rotated/loss_bbox': (0.1, 0.2)}
-    assert job.verdict({'x': (2.0, 1.0)}) == 'All 1 losses have fallen.'
-    assert job.verdict(losses) == '1 of 2 losses have fallen; not a/rotated/loss_bbox.'
-    assert 'not a' in job.verdict({'a': (1.0, float('nan'))})
+    losses = {'a/rotated/loss_cls': (2.0, 1.0), 'a/rotated/loss_bbox': (0.1, 0.2)}
+    text = job.verdict(losses)
+    assert text.startswith('The sum of the losses has fallen for 1 of 1 data sets and tasks.')
+    assert 'Of the 2 losses these have not fallen: a/rotated/loss_bbox.' in text
+    assert 'only those on objects count' in text
+    assert job.verdict({'a/b/loss_c': (2.0, 1.0)}).endswith('for 1 of 1 data sets and tasks.')
+    text = job.verdict({**losses, 'a/b/loss_c': (2.0, float('nan'))})
+    assert 'for 1 of 2' in text and 'a/rotated/loss_bbox, a/b/loss_c.' in text
 
 
 def test_losses_of_an_interrupted_training_are_read_from_all_its_logs(tmp_path):

@@ -203,13 +203,22 @@ def draw(
 
 
 def verdict(losses: Mapping[str, tuple[float, float]]) -> str:
-    """What the losses did, in a sentence, whatever it is."""
+    """What the losses did, in a few sentences, whatever it is."""
+    sums: dict[str, list[float]] = {}
+    for name, pair in losses.items():
+        total = sums.setdefault(name.rpartition('/')[0], [0.0, 0.0])
+        total[0], total[1] = total[0] + pair[0], total[1] + pair[1]
+    fallen = [name for name, (first, last) in sums.items() if last < first]
+    text = f'The sum of the losses has fallen for {len(fallen)} of {len(sums)} data sets and tasks.'
     risen = [name for name, (first, last) in losses.items() if not last < first]
-    if not risen:
-        return f'All {len(losses)} losses have fallen.'
-    return (
-        f'{len(losses) - len(risen)} of {len(losses)} losses have fallen; not {", ".join(risen)}.'
-    )
+    if risen:
+        text += f'\n  Of the {len(losses)} losses these have not fallen: {", ".join(risen)}.'
+    if any(name.endswith('/loss_bbox') for name in risen):
+        text += (
+            '\n  (loss_bbox is a mean over all regions, and only those on objects count: it grows '
+            'while more proposals find one.)'
+        )
+    return text
 
 
 def print_numbers(

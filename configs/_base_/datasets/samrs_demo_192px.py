@@ -1,7 +1,8 @@
 # Two small data sets in the form of SAMRS, each with classes of pixels, instances and rotated boxes: the
 # buildings of a panchromatic scene of 0.5 m (SpaceNet, Atlanta), and trees in airborne RGB images of 0.1 m
 # (NEON), tiles of 192x192 pixels: made by `bash tools/quickstart.sh --task mtp` (tools/demo/data_mtp.py).
-# They are only mirrored: a few hundred steps from random weights learn these objects, or none.
+# They are not augmented: a few hundred steps from random weights learn these objects, or none. For your
+# own data, put mmrsfm.MultiTaskRandomFlip and the other steps of samrs_224px.py after the labels.
 _base_ = './samrs_224px.py'
 
 image_size = 192
@@ -31,7 +32,6 @@ test_sets = [
 train_pipeline = [
     {{_base_.load_image}},
     {{_base_.load_labels}},
-    {{_base_.flip}},
     {{_base_.pack}},
 ]
 test_pipeline = [

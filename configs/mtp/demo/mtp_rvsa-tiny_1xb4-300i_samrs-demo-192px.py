@@ -27,12 +27,13 @@ _region = dict(
     ),
     train_cfg=dict(
         rpn_proposal=dict(nms_pre=400, max_per_img=200),
-        rcnn=dict(sampler=dict(num=128)),
+        rcnn=dict(sampler=dict(num=64)),
     ),
     test_cfg=dict(rpn=dict(nms_pre=400, max_per_img=200), rcnn=dict(max_per_img=100)),
 )
 _masks = dict(
-    mask_roi_extractor=dict(out_channels=width, finest_scale=28),
+    bbox_roi_extractor=dict(out_channels=width, finest_scale=28, roi_layer=dict(sampling_ratio=2)),
+    mask_roi_extractor=dict(out_channels=width, finest_scale=28, roi_layer=dict(sampling_ratio=2)),
     mask_head=dict(in_channels=width, conv_out_channels=width, num_convs=2),
 )
 model = dict(
@@ -42,7 +43,7 @@ model = dict(
         semantic=dict(
             decode_head=dict(in_channels=_base_.channels, channels=width, norm_cfg=norm_cfg)
         ),
-        instance=dict(_region, roi_head=dict(_region['roi_head'], **_masks)),
+        instance=dict(_region, roi_head={**_region['roi_head'], **_masks}),
         rotated=_region,
     ),
     datasets=_base_.label_sets,

@@ -4,7 +4,7 @@ _base_ = [
     '../../_base_/models/upernet.py',
     '../../_base_/backbones/rvsa-tiny_mtp-demo-pre.py',
     '../../_base_/datasets/yellowstone_demo_seg_192px.py',
-    '../../_base_/schedules/demo_adamw_poly_60i.py',
+    '../../_base_/schedules/demo_adamw_poly_40i.py',
     '../../_base_/default_runtime.py',
 ]
 default_scope = 'mmseg'
@@ -17,5 +17,5 @@ model = dict(
     test_cfg=dict(mode='whole'),
 )
 default_hooks = dict(
-    logger=dict(interval=10), checkpoint=dict(interval=60, by_epoch=False, max_keep_ckpts=1)
+    logger=dict(interval=10), checkpoint=dict(interval=40, by_epoch=False, max_keep_ckpts=1)
 )

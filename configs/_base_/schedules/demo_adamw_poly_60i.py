@@ -1,8 +1,0 @@
-# What a decoder can learn in a few steps: 60 iterations; see demo_adamw_poly_600i.py.
-_base_ = './demo_adamw_poly_600i.py'
-
-param_scheduler = [
-    dict(type='LinearLR', start_factor=1e-3, by_epoch=False, end=10),
-    dict(type='PolyLR', power=1.0, by_epoch=False, begin=10, end=60),
-]
-train_cfg = dict(max_iters=60)
