@@ -110,9 +110,15 @@ def test_configs_agree_with_the_sets_and_the_recipe(file):
     assert cfg.few_shot_batch_size == (8 if name == 'm-eurosat' else 32)
 
 
-@pytest.mark.parametrize('patch', [8, 16])
-@pytest.mark.parametrize(('arch', 'count'), [('atto', 4183190), ('tiny', 32437498)])
-def test_other_encoders_have_the_published_sizes(arch, patch, count, monkeypatch):
+@pytest.mark.parametrize(
+    ('arch', 'count', 'patch'),
+    [
+        pytest.param('atto', 4183190, 16, marks=pytest.mark.slow),
+        ('tiny', 32437498, 8),
+        pytest.param('tiny', 32437498, 16, marks=pytest.mark.slow),
+    ],
+)
+def test_other_encoders_have_the_published_sizes(arch, count, patch, monkeypatch):
     # mmpretrain's ConvNeXt reads numbers of a tensor while it is built.
     monkeypatch.setattr(torch, 'linspace', functools.partial(torch.linspace, device='cpu'))
     cfg = load_config(config_of('m-SA-crop-type'))
@@ -132,7 +138,9 @@ def test_other_encoders_have_the_published_sizes(arch, patch, count, monkeypatch
     assert expected in parts.backbone.init_cfg.checkpoint
 
 
-@pytest.mark.parametrize('name', RUN)
+@pytest.mark.parametrize(
+    'name', ['m-eurosat', pytest.param('m-bigearthnet', marks=pytest.mark.slow), 'm-cashew-plant']
+)
 def test_fine_tuned_and_tested(name, data, checkpoint, tmp_path):
     cfg = small(config_of(name), data)
     cfg.work_dir = str(tmp_path)

@@ -124,6 +124,7 @@ def test_large_backbones_are_put_together(tool, kind, name):
     assert head.in_channels == wanted
 
 
+@pytest.mark.slow
 def test_mixmim_without_weights_takes_all_bands(tool):
     cfg = tool.compose('m-cashew-plant', BACKBONES / 'mixmim-tiny_scratch.py', 'finetune')
     init_default_scope('mmseg')
