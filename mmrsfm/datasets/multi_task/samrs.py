@@ -61,7 +61,7 @@ class SAMRSDataset(CheckedCocoDataset):
         diff_thr: Rotated boxes of a difficulty above this are marked to be ignored.
         skip_degenerate: Whether to leave out rotated boxes without an area; see above.
         metainfo: ``classes`` and, if wanted, ``palette`` of a data set of one's own.
-        **kwargs: As of mmdet's CocoDataset.
+        **kwargs: As of mmdet's CocoDataset; ``seg_map_suffix`` is ``'.png'`` unless given.
 
     Attributes:
         metainfo: ``dataset_name``, ``tasks``, ``classes`` (of the objects) and their ``palette``,
@@ -129,6 +129,11 @@ class SAMRSDataset(CheckedCocoDataset):
 
     def _describe(self, metainfo: Mapping[str, Any] | None) -> dict[str, Any]:
         given = dict(metainfo or {})
+        if isinstance(given.get('classes'), str):
+            raise ConfigError(
+                f'SAMRSDataset: classes are several names, got the text {given["classes"]!r} '
+                '(of one class: a comma behind it)'
+            )
         classes = given.get('classes') or SAMRS.get(self.dataset_name)
         if classes is None:
             raise ConfigError(
@@ -160,10 +165,15 @@ class SAMRSDataset(CheckedCocoDataset):
                     hint=f'Expected: {self.layout}. Or leave the task out of tasks=',
                 )
         samples = self._from_list() if self._is_list else super().load_data_list()
+        images = Path(self.data_prefix.get('img') or '.')
         for sample in samples:
-            stem = Path(sample['img_path']).stem
+            # With the folder below that of the images, if there is one: names recur in others.
+            path = Path(sample['img_path'])
+            inside = path.relative_to(images) if path.is_relative_to(images) else Path(path.name)
+            stem = inside.with_suffix('')
             if 'semantic' in self.tasks:
-                sample['seg_map_path'] = str(Path(self.data_prefix['seg']) / f'{stem}.png')
+                path = Path(self.data_prefix['seg']) / f'{stem}{self.seg_map_suffix}'
+                sample['seg_map_path'] = str(path)
             if 'rotated' in self.tasks:
                 path = Path(self.data_prefix['rotated']) / f'{stem}{self.rotated_suffix}'
                 sample['rotated_path'] = str(path)
@@ -191,6 +201,8 @@ class SAMRSDataset(CheckedCocoDataset):
             if 'instance' in self.tasks:
                 sample['instances_path'] = str(pickles / f'{name}.pkl')
             samples.append(sample)
+        if not samples:
+            raise DataError('lists no images', self.ann_file)
         return samples
 
     def _check_categories(self, source: Path) -> None:

@@ -10,7 +10,7 @@ import cv2
 import numpy as np
 from mmcv.transforms import BaseTransform
 
-from mmrsfm.errors import BandMismatchError, ConfigError
+from mmrsfm.errors import BandMismatchError, ConfigError, DataError
 from mmrsfm.registry import TRANSFORMS
 
 
@@ -37,6 +37,10 @@ class PhotometricDistortion(BaseTransform):
         saturation: Range of the factor of the saturation; ``None``: neither saturation nor hue.
         hue: Largest shift of the hue in degrees (36 are the 18 of OpenCV's 8-bit hues).
         max_value: The brightest value of the image.
+
+    Raises:
+        BandMismatchError: An image of other than three bands has saturation to change.
+        DataError: Values far above ``max_value``, which it would cut off.
     """
 
     def __init__(
@@ -70,6 +74,13 @@ class PhotometricDistortion(BaseTransform):
                 hint='PhotometricDistortion(saturation=None) changes brightness and contrast only',
             )
         image = stored.astype(np.float32)
+        # Twice as much: kernels of resizing overshoot a little.
+        if image.max(initial=0) > 2 * self.max_value:
+            raise DataError(
+                f'values up to {image.max():g} would be cut off at max_value={self.max_value:g}',
+                path=results.get('img_path'),
+                hint='PhotometricDistortion takes max_value and brightness in units of the image',
+            )
         if np.random.randint(2):
             shift = np.random.uniform(-self.brightness, self.brightness)
             image = np.clip(image + np.float32(shift), 0, self.max_value)

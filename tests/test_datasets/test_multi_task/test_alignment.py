@@ -2,6 +2,7 @@
 """Image, label map, masks, horizontal and rotated boxes show the same objects after every step."""
 
 import copy
+import itertools
 
 import cv2
 import numpy as np
@@ -13,7 +14,7 @@ from rasterio.features import rasterize
 from shapely.geometry import Polygon
 
 from mmrsfm.datasets.multi_task import WindowedMasks, alignment
-from mmrsfm.errors import BandMismatchError, ConfigError
+from mmrsfm.errors import BandMismatchError, ConfigError, DataError
 from mmrsfm.randomness import seeded
 from mmrsfm.registry import TRANSFORMS
 from tests.formats.drawing import rectangles
@@ -289,12 +290,54 @@ class TestPhotometricDistortion:
             ours, theirs = self.run(image, seed), self.run(image.astype(np.float32), seed)
             assert np.abs(ours - theirs).max() <= 0.5001
 
+    @pytest.mark.parametrize('order', ['bgr', 'rgb'])
+    @pytest.mark.parametrize('steps', itertools.product([0, 1], repeat=5))
+    def test_floats_are_distorted_as_bytes_are(self, monkeypatch, steps, order):
+        """Against the arithmetic in 8 bits that mmseg's transform has, of the same draws."""
+        brighten, first, contrast, saturate, turn = steps
+        shift, factor, saturation, hue = -11.3, 1.31, 0.62, 13  # the hue in OpenCV's half degrees
+        image = np.random.default_rng(3).integers(0, 256, (32, 32, 3)).astype(np.uint8)
+
+        def in_bytes(values, alpha=1.0, beta=0.0):
+            return np.clip(values.astype(np.float32) * alpha + beta, 0, 255).astype(np.uint8)
+
+        theirs = in_bytes(image, beta=shift) if brighten else image
+        if first and contrast:
+            theirs = in_bytes(theirs, factor)
+        hsv = cv2.cvtColor(theirs, cv2.COLOR_BGR2HSV)
+        if saturate:
+            hsv[..., 1] = in_bytes(hsv[..., 1], saturation)
+        if turn:
+            hsv[..., 0] = (hsv[..., 0].astype(int) + hue) % 180
+        if saturate or turn:
+            theirs = cv2.cvtColor(hsv, cv2.COLOR_HSV2BGR)
+        if not first and contrast:
+            theirs = in_bytes(theirs, factor)
+        # What is drawn, in the order in which it is.
+        coins = [brighten, first, *[contrast] * first, saturate, turn, *[contrast] * (1 - first)]
+        numbers = [
+            *[shift] * brighten, *[factor] * (first * contrast), *[saturation] * saturate,
+            *[2 * hue if order == 'rgb' else -2 * hue] * turn,
+            *[factor] * ((1 - first) * contrast),
+        ]  # fmt: skip
+        monkeypatch.setattr(np.random, 'randint', lambda *_: coins.pop(0))
+        monkeypatch.setattr(np.random, 'uniform', lambda *_: numbers.pop(0))
+        ours = image if order == 'bgr' else image[..., ::-1]
+        transform = TRANSFORMS.build(dict(type='mmrsfm.PhotometricDistortion'))
+        ours = transform({'img': ours.astype(np.float32)})['img']
+        assert not coins and not numbers
+        wrong = np.abs((ours if order == 'bgr' else ours[..., ::-1]) - theirs)
+        # They cut off fractions, up to twice, and their hues are whole.
+        assert wrong.mean() < 2 and wrong.max() < (10 if saturate or turn else 2.5)
+
     def test_other_ranges_and_bands(self):
         image = np.random.default_rng(2).random((8, 8, 5)).astype(np.float32)
         options = dict(saturation=None, max_value=1.0, brightness=0.1)
         assert any(not np.array_equal(self.run(image, s, **options), image) for s in range(5))
         with pytest.raises(BandMismatchError, match='three bands, got 5'):
             self.run(image, 0)
+        with pytest.raises(DataError, match=r'up to 3000 would be cut off at max_value=255'):
+            self.run(np.full((4, 4, 9), 3000, np.uint16), 0, saturation=None)
         for wrong in (dict(contrast=(2, 1)), dict(max_value=0)):
             with pytest.raises(ConfigError):
                 self.run(image, 0, **wrong)

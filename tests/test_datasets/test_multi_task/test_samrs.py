@@ -1,11 +1,13 @@
 # Copyright (c) mmrsfm contributors. Licensed under the Apache License 2.0.
 """SAMRS from files: three parts, two sources of instances, and what is wrong is named."""
 
+import json
 import pickle
 from pathlib import Path
 
 import numpy as np
 import pytest
+import rasterio
 import torch
 from mmengine.registry import DATASETS
 from PIL import Image
@@ -16,11 +18,14 @@ from mmrsfm.engine.run_config import register_scope
 from mmrsfm.errors import (
     BandMismatchError,
     ConfigError,
+    ContractError,
+    CorruptImageError,
     DataError,
     DatasetNotFoundError,
     ImageSizeError,
 )
 from mmrsfm.randomness import SampleAddress
+from mmrsfm.registry import MODELS
 from tests.formats import MAKERS
 from tests.formats.samrs import FOLDERS
 from tests.test_datasets.test_multi_task.test_alignment import CHAIN, assert_coincide
@@ -146,6 +151,7 @@ def test_difficulty_and_degenerate_boxes(trees, tmp_path):
         (dict(ann_file='train.txt', data_prefix=dict(ins='none')), DatasetNotFoundError, 'ins'),
         (dict(ann_file='train.txt', filter_cfg=dict(filter_empty_gt=True)), ConfigError, 'json'),
         (dict(metainfo=dict(classes=['ship'])), DataError, 'other classes'),
+        (dict(metainfo=dict(classes='ship')), ConfigError, "several names, got the text 'ship'"),
     ],
 )
 def test_what_is_wrong_with_a_config(trees, options, error, message):
@@ -156,6 +162,93 @@ def test_what_is_wrong_with_a_config(trees, options, error, message):
     )  # fmt: skip
     with pytest.raises(error, match=message):
         DATASETS.build({**given, **options})
+
+
+class TestOwnImagery:
+    """Thirteen bands of 16 bits, no rotated boxes, no masks, images in folders of their own."""
+
+    SIZE = (70, 90)
+
+    @pytest.fixture
+    def root(self, tmp_path):
+        height, width = self.SIZE
+        content: dict = {'images': [], 'annotations': [], 'categories': [{'id': 5, 'name': 'hut'}]}
+        rng = np.random.default_rng(0)
+        for number, folder in enumerate('ab'):
+            left = 20 + 30 * number
+            label = np.full((height, width), 255, np.uint8)
+            label[10:30, left : left + 15] = 0
+            image = rng.integers(1, 3000, (13, height, width)).astype(np.uint16)
+            image[:, label == 0] += 5000
+            image[:, :4] = 0  # no data
+            for kind, array in (('img', image), ('seg', label[None])):
+                path = tmp_path / kind / folder / '1.tif'  # the same name in both
+                path.parent.mkdir(parents=True)
+                with rasterio.open(
+                    path, 'w', driver='GTiff', height=height, width=width, count=len(array),
+                    dtype=array.dtype, nodata=0 if kind == 'img' else None, crs='EPSG:32618',
+                    transform=rasterio.transform.from_origin(0, 0, 10, 10),
+                ) as file:  # fmt: skip
+                    file.write(array)
+            image_info = dict(id=number, file_name=f'{folder}/1.tif', height=height, width=width)
+            content['images'].append(image_info)
+            content['annotations'].append(
+                dict(id=number, image_id=number, category_id=5, bbox=[left, 10, 15, 20], area=300)
+            )
+        (tmp_path / 'own.json').write_text(json.dumps(content))
+        return tmp_path
+
+    def build(self, root, steps=(), **load):
+        register_scope('mmdet')
+        first = dict(type='mmrsfm.LoadMultiBandImage', to_float32=False, **load)
+        pack = dict(type='mmrsfm.PackMultiTaskInputs')
+        return DATASETS.build(
+            dict(
+                type='mmrsfm.SAMRSDataset', name='own', data_root=str(root), ann_file='own.json',
+                metainfo=dict(classes=('hut',)), tasks=['semantic', 'instance'],
+                data_prefix=dict(img='img', seg='seg'), seg_map_suffix='.tif',
+                pipeline=[first, LOAD[1], *steps, pack],
+            )
+        )  # fmt: skip
+
+    def test_labels_and_bands_move_together(self, root):
+        steps = [{**one, 'size': 64} if 'size' in one else one for one in CHAIN]
+        steps[1] = dict(steps[1], scale=(64, 64))
+        plain = dict(saturation=None, max_value=1e4, brightness=100)
+        steps.append(dict(type='mmrsfm.PhotometricDistortion', **plain))
+        dataset = AddressedDataset(self.build(root, steps), seed=2)
+        items = [dataset[SampleAddress(i, epoch=e)] for e in range(3) for i in range(2)]
+        assert all(one['inputs'].dtype == torch.uint16 for one in items)
+        preprocessor = MODELS.build(
+            dict(type='mmrsfm.MTPDataPreprocessor', size=64, mean=[0.0] * 13, std=[1.0] * 13)
+        )
+        batch = {key: [one[key] for one in items] for key in ('inputs', 'data_samples')}
+        batch = preprocessor(batch, training=True)
+        assert batch['inputs'].shape == (6, 13, 64, 64) and batch['inputs'].isfinite().all()
+        for image, sample in zip(batch['inputs'], batch['data_samples'], strict=True):
+            label = sample.gt_sem_seg.data[0]
+            assert (label[~sample.valid_mask.any(dim=0)] == 255).all()
+            hut = label == 1
+            if hut.sum() > 20:
+                assert image[:, hut].mean() > 2 * image[:, label == 0].mean()
+            assert 'masks' not in sample.gt_instances and 'r_gt_instances' not in sample
+            for left, top, right, bottom in sample.gt_instances.bboxes.round().int():
+                there = hut[top:bottom, left:right]
+                assert there.sum() >= 0.9 * hut.sum() or len(sample.gt_instances) > 1
+
+    def test_names_recur_in_folders(self, root):
+        columns = [self.build(root)[k]['data_samples'].gt_sem_seg.data[0] == 1 for k in range(2)]
+        assert [int(one.any(dim=0).nonzero().min()) for one in columns] == [20, 50]
+
+    def test_what_the_loader_scaled_is_compared_with_the_contract(self, root):
+        options = dict(type='mmrsfm.MTPDataPreprocessor', mean=[0.1] * 13, std=[0.1] * 13)
+        preprocessor = MODELS.build(dict(options, scale=1e-4))
+        item = self.build(root, scale=1e-4)[0]
+        batch = {key: [item[key]] for key in ('inputs', 'data_samples')}
+        assert preprocessor(batch)['inputs'].max() < 10
+        item = self.build(root)[0]
+        with pytest.raises(ContractError, match=r'scaled by 1\.0'):
+            preprocessor({key: [item[key]] for key in ('inputs', 'data_samples')})
 
 
 class TestBrokenFiles:
@@ -212,9 +305,67 @@ class TestBrokenFiles:
         json_path.write_text(text.replace(counts, counts[:-1] + '0', 1))
         self.fails(root, DataError, 'do not fill|no text of runs')
 
-    def test_polygons_of_a_json_are_masks(self, root):
-        import json
+    def edit(self, root, change):
+        path = root / 'sota_rbb_train_ins_segmentation.json'
+        content = json.loads(path.read_text())
+        changed = change(content)
+        path.write_text(json.dumps(content if changed is None else changed))
+        return path
 
+    @pytest.mark.parametrize(
+        'change',
+        [
+            lambda c: [1],
+            lambda c: c['annotations'][0].update(bbox=[1, 2, 3]),
+            lambda c: c['annotations'][1].update(id=0),
+            lambda c: c.update(images=[]),
+            lambda c: c['images'][0].pop('file_name') and None,
+        ],
+    )
+    def test_lists_of_instances(self, root, change):
+        path = self.edit(root, change)
+        self.fails(root, DataError, f'{path.name}: (is no COCO|lists no images)')
+
+    def test_empty_list(self, root):
+        (root / 'train.txt').write_text('\n')
+        self.fails(root, DataError, 'train.txt: lists no images', list_=True)
+
+    @pytest.mark.parametrize(
+        ('change', 'message'),
+        [
+            # The first two end a process that gives them to pycocotools.
+            (dict(segmentation=[[float('nan'), 2, 3, 4, 5, 6]]), 'far outside of the image'),
+            (dict(segmentation=[[1e9, 2, 3, 4, 5, 6]]), 'far outside of the image'),
+            (dict(segmentation=[[1, 2, 3, 4]]), 'three or more corners'),
+            (dict(segmentation=[[1, 2, 3, 4, 5, 6, 7]]), 'three or more corners'),
+            (dict(segmentation=[['a', 2, 3, 4, 5, 6]]), 'could not convert'),
+            (dict(segmentation='oo'), 'no run-length encoding'),
+            (dict(segmentation=None), '1 of its 4 instances have no mask'),
+            (dict(bbox=[1, 1, float('inf'), 5]), 'a box of its instances is not finite'),
+        ],
+    )
+    def test_masks_and_boxes_of_a_json(self, root, change, message):
+        self.edit(root, lambda c: c['annotations'][0].update(change))
+        self.fails(root, DataError, message)
+
+    def test_size_of_a_json(self, root):
+        self.edit(root, lambda c: c['images'][0].update(height=9, width=9))
+        self.fails(root, ImageSizeError, '9 x 9 pixels .* the image has 64 x 64')
+
+    def test_images(self, root):
+        images, suffix = FOLDERS['sota'][:2]
+        stem = (root / 'train.txt').read_text().split()[0]
+        path = root / images / f'{stem}{suffix}'
+        whole = path.read_bytes()
+        for content in (whole[: len(whole) // 2], b''):
+            path.write_bytes(content)
+            self.fails(root, CorruptImageError, path.name)
+            # mmcv's loader asserts, or OpenCV raises an error of its own: the runs name the file.
+            pipeline = [dict(type='LoadImageFromFile'), LOAD[1]]
+            with pytest.raises(CorruptImageError, match=path.name):
+                AddressedDataset(build(root, 'sota', pipeline=pipeline))[0]
+
+    def test_polygons_of_a_json_are_masks(self, root):
         path = root / 'sota_rbb_train_ins_segmentation.json'
         content = json.loads(path.read_text())
         content['annotations'] = content['annotations'][:1]

@@ -93,8 +93,23 @@ class LoadMultiTaskAnnotations(BaseTransform):
         else:
             read = read_instances(source, size, len(results['classes']))
             found = [{'mask': one['mask'], 'bbox_label': one['label']} for one in read]
+        stated = (results.get('height', size[0]), results.get('width', size[1]))
+        if 'instances_path' not in results and stated != size:
+            # mmdet has left out already what lies beyond the size that the json states.
+            raise ImageSizeError(
+                f'the list of instances says {stated[0]} x {stated[1]} pixels (H x W), the image '
+                f'has {size[0]} x {size[1]}',
+                path=source,
+            )
         masks = None
-        if all(one.get('mask') is not None for one in found):
+        bare = sum(one.get('mask') is None for one in found)
+        if 0 < bare < len(found):
+            raise DataError(
+                f'{bare} of its {len(found)} instances have no mask',
+                path=source,
+                hint='An image has masks of all of them, or of none (boxes alone)',
+            )
+        if not bare:
             try:
                 masks = WindowedMasks.from_rles([_as_rle(one['mask'], size) for one in found], size)
             except (TypeError, ValueError) as error:
@@ -106,6 +121,8 @@ class LoadMultiTaskAnnotations(BaseTransform):
             boxes = masks.boxes()
         else:
             boxes = np.array([one['bbox'] for one in found], np.float32).reshape(-1, 4)
+            if not np.isfinite(boxes).all():
+                raise DataError('a box of its instances is not finite', path=source)
         if masks is not None:
             results['gt_masks'] = masks
         results['gt_bboxes'] = HorizontalBoxes(torch.as_tensor(boxes))
@@ -146,8 +163,23 @@ def _check_size(shape: tuple[int, ...], results: dict[str, Any], path: str) -> N
 
 
 def _as_rle(mask: Any, size: tuple[int, int]) -> Any:
-    """A run-length encoding of what COCO files hold: one, or a list of polygons (x, y, ...)."""
+    """A run-length encoding of what COCO files hold: one, or a list of polygons (x, y, ...).
+
+    Raises:
+        ValueError: If a polygon is none. pycocotools does not look: it writes beyond its memory for
+            coordinates that are no numbers or far away, which ends the worker without a word.
+    """
     if not isinstance(mask, list):
         return mask
-    merged = coco_mask.merge(coco_mask.frPyObjects(mask, *size))
+    rings = [np.asarray(ring, np.float64) for ring in mask]
+    reach = 10 * max(size)
+    for ring in rings:
+        if ring.ndim != 1 or ring.size < 6 or ring.size % 2:
+            raise ValueError('a polygon of a mask is no list of x and y of three or more corners')
+        if not (np.abs(ring) <= reach).all():  # NaN is not, either
+            raise ValueError(
+                f'a polygon of a mask lies far outside of the image of {size[0]} x {size[1]} '
+                'pixels: its coordinates are no pixels'
+            )
+    merged = coco_mask.merge(coco_mask.frPyObjects([ring.tolist() for ring in rings], *size))
     return {'size': list(size), 'counts': merged['counts']}

@@ -29,14 +29,15 @@ class PackMultiTaskInputs(BaseTransform):
     Returns ``dict(inputs, data_samples)``: ``inputs`` (C, H, W) in the type of the image, and an
     mmdet ``DetDataSample`` with
 
-    * ``gt_sem_seg``: ``data`` int64 (1, H, W), 255 where there is no label;
+    * ``gt_sem_seg``: ``data`` int64 (1, H, W), 255 where there is no label, or no band has data;
     * ``gt_instances``: ``bboxes`` (``HorizontalBoxes``), ``labels`` int64, ``masks``
       (``BitmapMasks``), and ``ignored_instances`` alike;
     * ``r_gt_instances``: ``bboxes`` (``RotatedBoxes``), ``labels``, and ``ignored_r_instances``;
     * ``valid_mask`` bool (C, H, W), if something of the image is no data;
-    * meta information: name of the data set, its tasks, sizes, paths, and ``sampling_seed``, a
-      number that follows from the address of the sample: a model that samples proposals by it does
-      not depend on the batch.
+    * meta information: name of the data set, its tasks, sizes, paths, ``scale`` and ``offset`` that
+      the loader has applied (the data preprocessor compares them with its contract), and
+      ``sampling_seed``, a number that follows from the address of the sample: a model that samples
+      proposals by it does not depend on the batch.
 
     Args:
         meta_keys: Further keys for the meta information, besides the usual ones.
@@ -59,13 +60,18 @@ class PackMultiTaskInputs(BaseTransform):
             fields = {'bboxes': results['gt_rboxes'], 'labels': results['gt_rboxes_labels']}
             kept, ignored = _instances(fields, results['gt_r_ignore_flags'])
             sample.r_gt_instances, sample.ignored_r_instances = kept, ignored
-        if 'gt_seg_map' in results:
-            label = torch.from_numpy(results['gt_seg_map'].astype(np.int64)[None])
-            sample.gt_sem_seg = PixelData(data=label)
         valid = pack_valid_mask(results)
         if valid is not None:
             sample.set_field(valid, 'valid_mask')
+        if 'gt_seg_map' in results:
+            label = torch.from_numpy(results['gt_seg_map'].astype(np.int64)[None])
+            if valid is not None:
+                label[~valid.any(dim=0, keepdim=True)] = 255
+            sample.gt_sem_seg = PixelData(data=label)
         meta = {key: results[key] for key in self.meta_keys if key in results}
+        for key in ('scale', 'offset'):  # `scale` of the results is a size, of mmcv's resizing
+            if f'value_{key}' in results:
+                meta[key] = results[f'value_{key}']
         # From the generator that the address of the sample has seeded (mmrsfm.randomness).
         meta['sampling_seed'] = int(np.random.randint(0, 2**31 - 1))
         sample.set_metainfo(meta)
