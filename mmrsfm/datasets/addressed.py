@@ -28,9 +28,10 @@ class AddressedDataset(Dataset):
     the items before it. The epoch comes with the index (:class:`mmrsfm.randomness.SampleAddress`),
     so that persistent workers see it; a plain index is drawn in :attr:`epoch`.
 
-    A file that cannot be read (a :class:`DataError` or any ``OSError`` from the pipeline) ends the
-    run with ``on_error='raise'``. With ``'skip'`` the next readable sample in the order of the
-    dataset takes its place, drawn with an address of its own, and the item says so under the key
+    A file that cannot be read (a :class:`DataError` or any ``OSError`` from the pipeline, or what
+    mmcv's loader raises for an image that OpenCV cannot decode) ends the run with
+    ``on_error='raise'``. With ``'skip'`` the next readable sample in the order of the dataset takes
+    its place, drawn with an address of its own, and the item says so under the key
     ``'skipped_samples'``: a list of ``dict(index, epoch, path, band, reason)``, which
     :class:`AddressedCollate` carries to the batch. Every other error is one of the program: it is
     raised, with a note that names the sample.
@@ -124,16 +125,16 @@ class AddressedDataset(Dataset):
             try:
                 item = self._draw(position, derive_seed(*address))
                 break
-            except (DataError, OSError) as error:
+            except Exception as error:
+                if not (isinstance(error, (DataError, OSError)) or _is_undecoded(error)):
+                    error.add_note(self._where(position, epoch))
+                    raise
                 named = self._named(error, position, epoch)
                 if self.on_error == 'raise':
                     if named is error:
                         raise
                     raise named from error
                 skipped.append(_record(named, position, epoch))
-            except Exception as error:
-                error.add_note(self._where(position, epoch))
-                raise
             position = (position + 1) % len(self)
             if len(skipped) > self.max_skips or position == wanted:
                 last = skipped[-1]
@@ -183,6 +184,13 @@ class AddressedDataset(Dataset):
         except Exception:  # only for a message: whatever is wrong here is reported elsewhere
             return None
         return str(path[0] if isinstance(path, (list, tuple)) else path) if path else None
+
+
+def _is_undecoded(error: Exception) -> bool:
+    """Whether mmcv could not decode an image: it asserts so, and OpenCV stops at an empty file."""
+    if isinstance(error, AssertionError):
+        return str(error).startswith('failed to load image')
+    return type(error).__module__ == 'cv2' and 'imdecode' in str(error)
 
 
 class AddressedCollate:

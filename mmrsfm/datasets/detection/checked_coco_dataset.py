@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -49,10 +48,15 @@ class CheckedCocoDataset(CocoDataset):
             raise DatasetNotFoundError("no such folder (data_prefix['img'])", images, hint=hint)
         try:
             samples: list[dict[str, Any]] = super().load_data_list()
-        except (json.JSONDecodeError, UnicodeDecodeError, KeyError, TypeError) as error:
+        except (
+            # JSON, text, keys, types; and what pycocotools and mmdet only assert.
+            ValueError, LookupError, TypeError, AttributeError, AssertionError,
+        ) as error:  # fmt: skip
             raise DataError(
                 f'is no COCO annotation file ({type(error).__name__}: {error})', source, hint=hint
             ) from error
+        if not samples:
+            raise DataError('lists no images', source, hint=hint)
         self._check_categories(source)
         return samples
 
