@@ -80,7 +80,7 @@ class ActiveSites:
         return last.permute(0, 3, 1, 2)
 
     def norms(self, rows: Tensor, statistics: str = 'sample') -> Tensor:
-        """L2 norms of every channel over the active positions, in float32.
+        """L2 norms of every channel over the active positions, at least in float32.
 
         Args:
             rows: Of these sites.
@@ -129,8 +129,9 @@ class ActiveSites:
 
 
 def _norm(rows: Tensor, dims: Any) -> Tensor:
-    # In float32: squares of half precision overflow. Its gradient at zero is zero, not NaN.
-    return torch.linalg.vector_norm(rows, dim=dims, dtype=torch.float32)
+    # Not in half precision, whose squares overflow. Its gradient at zero is zero, not NaN.
+    dtype = torch.promote_types(rows.dtype, torch.float32)
+    return torch.linalg.vector_norm(rows, dim=dims, dtype=dtype)
 
 
 class _Take(torch.autograd.Function):

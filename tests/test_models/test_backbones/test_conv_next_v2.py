@@ -267,3 +267,26 @@ def test_masked_training_in_mixed_precision(path):
     error = (maps[-1].float() - expected).abs().max() / expected.abs().max()
     assert error < 0.05
     assert all(p.grad.isfinite().all() for p in mixed.parameters())
+
+
+@pytest.mark.parametrize('path', ['packed', 'dense'])
+def test_other_precisions(path):
+    """A whole model of doubles, or of halves, without autocast."""
+    x, mask = case(zeros=True)
+    single = build(masked_path='dense', seed=2)(x, mask)[-1]
+    for dtype, tolerance in ((torch.float64, 1e-5), (torch.bfloat16, 0.05)):
+        backbone = build(masked_path=path, seed=2).to(dtype)
+        maps = backbone(x.to(dtype), mask)[-1]
+        assert maps.dtype == dtype
+        error = (maps - single).abs().max() / single.abs().max()
+        assert error < tolerance
+
+
+@pytest.mark.slow
+def test_what_is_not_packed_compiles_in_one_piece():
+    x, mask = case()
+    for arguments in ((x,), (x, mask)):
+        backbone = build(masked_path='dense')
+        compiled = torch.compile(backbone, backend='eager', fullgraph=True)
+        for one, other in zip(compiled(*arguments), backbone(*arguments), strict=True):
+            torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-5)
