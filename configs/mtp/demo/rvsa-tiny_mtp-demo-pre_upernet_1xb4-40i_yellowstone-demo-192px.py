@@ -13,7 +13,14 @@ norm_cfg = dict(_delete_=True, type='GN', num_groups=8)
 model = dict(
     data_preprocessor=_base_.data_preprocessor,
     backbone=dict(img_size=192, **_base_.backbone),
-    decode_head=dict(in_channels=_base_.channels, channels=64, num_classes=2, norm_cfg=norm_cfg),
+    # Trees are a fifth of the area: without weights the first answer is that there are none.
+    decode_head=dict(
+        in_channels=_base_.channels,
+        channels=64,
+        num_classes=2,
+        norm_cfg=norm_cfg,
+        loss_decode=dict(class_weight=[1.0, 3.0]),
+    ),
     test_cfg=dict(mode='whole'),
 )
 default_hooks = dict(
