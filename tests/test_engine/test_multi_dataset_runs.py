@@ -71,6 +71,7 @@ def check(parts, known, **single):
 def test_classes_of_each_part_are_those_of_the_model():
     known = {'a': ('house', 'tree'), 'b': ('ship',), 'counted': ('class 0', 'class 1')}
     check({'a': {'classes': ['house', 'tree']}, 'b': {}, 'counted': {'classes': 'xy'}}, known)
+    check({'counted': {'semantic_classes': ('background', 'x', 'y')}}, known)
     with pytest.raises(ConfigError, match=r"part 'c', but the model knows \['a', 'b'"):
         check({'c': {}}, known)
     with pytest.raises(ConfigError, match=r"'a' has 2 classes, the model 2; .* number 0 on"):

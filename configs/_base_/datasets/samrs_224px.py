@@ -5,6 +5,7 @@
 # no part:
 #   model = dict(datasets=[*_base_.label_sets, dict(name='mine', classes=('house', 'tree'))])
 #   train_dataloader = dict(dataset=dict(datasets=[*_base_.train_sets, dict(type=..., ...)]))
+# (With four, a batch is a multiple of four, or sampler=dict(composition='drawn').)
 image_size = 224
 data_root = 'data/samrs'
 label_sets = [dict(name='sota'), dict(name='sior'), dict(name='fast')]
