@@ -22,6 +22,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -30,7 +31,7 @@ import numpy as np
 from pycocotools import mask as coco_mask
 from rasterio.features import rasterize
 from rasterio.windows import Window
-from shapely import affinity
+from shapely import STRtree, affinity
 from shapely.geometry import Polygon, box
 
 from mmrsfm.errors import ConfigError, DatasetNotFoundError
@@ -45,6 +46,7 @@ from mmrsfm.utils.conversion import (
 )
 from mmrsfm.utils.image_objects import Thing, read_things
 from mmrsfm.utils.rgb import RGBRaster, files_of_images, image_stem, open_raster, write_png
+from mmrsfm.utils.rle import encode_window
 from mmrsfm.utils.samrs import BACKGROUND, Layout, annotation_file
 from mmrsfm.utils.vector import GEOJSON_SUFFIXES
 
@@ -101,11 +103,12 @@ class TileLabels(NamedTuple):
 
     Attributes:
         classes: uint8 (H, W): number of the class, 255 where there is no object.
-        instances: ``label``, ``mask`` uint8 (H, W) and ``corners`` (4, 2) of each, in pixels.
+        instances: ``label``, mask and ``corners`` (4, 2) of each, in pixels; the mask as first row,
+            first column, and uint8 (h, w) from there on.
     """
 
     classes: np.ndarray
-    instances: list[tuple[int, np.ndarray, np.ndarray]]
+    instances: list[tuple[int, tuple[int, int, np.ndarray], np.ndarray]]
 
 
 def label_tile(things: Sequence[Thing], tile: Tile, keep: float = 0.4) -> TileLabels:
@@ -131,17 +134,27 @@ def label_tile(things: Sequence[Thing], tile: Tile, keep: float = 0.4) -> TileLa
         if inside.area <= 0:
             continue
         moved = affinity.translate(inside, -tile.left, -tile.top)
-        mask = rasterize([(moved, 1)], size, dtype='uint8')
+        # As large as the object: a scene that is not cut has thousands of them.
+        left, top = (max(int(least), 0) for least in moved.bounds[:2])
+        right, bottom = (
+            min(math.ceil(most), side)
+            for most, side in zip(moved.bounds[2:], (tile.width, tile.height), strict=True)
+        )
+        mask = rasterize(
+            [(affinity.translate(moved, -left, -top), 1)], (bottom - top, right - left),
+            dtype='uint8',
+        )  # fmt: skip
         if mask.any():
-            drawn.append((thing, inside.area / thing.polygon.area >= keep, moved, mask))
-    for thing, _, _, mask in sorted(drawn, key=lambda one: -one[0].polygon.area):
-        classes[mask > 0] = thing.label
+            kept = inside.area / thing.polygon.area >= keep
+            drawn.append((thing, kept, moved, (top, left, mask)))
+    for thing, _, _, (top, left, mask) in sorted(drawn, key=lambda one: -one[0].polygon.area):
+        classes[top : top + mask.shape[0], left : left + mask.shape[1]][mask > 0] = thing.label
     instances = []
-    for thing, kept, moved, mask in drawn:
+    for thing, kept, moved, found in drawn:
         rectangle = moved.minimum_rotated_rectangle
         if kept and isinstance(rectangle, Polygon):
             corners = np.asarray(rectangle.exterior.coords[:4])
-            instances.append((thing.label, mask, corners))
+            instances.append((thing.label, found, corners))
     return TileLabels(classes, instances)
 
 
@@ -225,14 +238,18 @@ def polygons_to_samrs(
 
     def convert(path: Path) -> list[tuple[Tile, list[dict[str, Any]]]]:
         things = read_things(_label_file(Path(labels), path), path, classes, field, pixels)
+        tree = STRtree([thing.polygon for thing in things])
         done = []
         with RGBRaster(path, stretch) as raster:
             for tile in tiles[path]:
-                found = label_tile(things, tile, keep)
+                right, bottom = tile.left + tile.width, tile.top + tile.height
+                near = sorted(tree.query(box(tile.left, tile.top, right, bottom)))
+                found = label_tile([things[number] for number in near], tile, keep)
                 if found.instances or not skip_empty:
                     window = Window(tile.left, tile.top, tile.width, tile.height)
                     _write_tile(target, tile, raster.read(window), found, classes)
-                    done.append((tile, [_annotation(*one[:2]) for one in found.instances]))
+                    size_of = (tile.height, tile.width)
+                    done.append((tile, [_annotation(*one[:2], size_of) for one in found.instances]))
         return done
 
     by_image = each(convert, list(tiles), f'{name} {part}', workers, quiet)
@@ -270,14 +287,16 @@ def _write_tile(
     )
 
 
-def _annotation(label: int, mask: np.ndarray) -> dict[str, Any]:
-    rle = coco_mask.encode(np.asfortranarray(mask))
+def _annotation(
+    label: int, window: tuple[int, int, np.ndarray], size: tuple[int, int]
+) -> dict[str, Any]:
+    rle = encode_window(*window, size)
     return {
         'iscrowd': 0,
         'category_id': label,
         'bbox': coco_mask.toBbox(rle).tolist(),
         'area': int(coco_mask.area(rle)),
-        'segmentation': {'size': list(rle['size']), 'counts': rle['counts'].decode('ascii')},
+        'segmentation': rle,
     }
 
 

@@ -1,5 +1,5 @@
 # Copyright (c) mmrsfm contributors. Licensed under the Apache License 2.0.
-"""COCO's run-length encoding of masks, decoded in the window that the object fills.
+"""COCO's run-length encoding of masks, read and written in the window that the object fills.
 
 pycocotools decodes to arrays of the size of the image: a patch of DOTA with 500 cars would be 500
 times a million bytes. It does not check the text either, and reads beyond its end. Format:
@@ -13,6 +13,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
+from pycocotools import mask as coco_mask
 
 # Runs in groups of five bits, 48 added, where bit 5 says that the run goes on.
 _RUNS = re.compile(r'(?:[P-o]{0,6}[0-O])*')
@@ -98,3 +99,27 @@ def decode_window(rle: Any, size: tuple[int, int]) -> tuple[int, int, np.ndarray
     rows = np.flatnonzero(columns.any(axis=0))
     top, bottom = int(rows[0]), int(rows[-1]) + 1
     return top, left, np.ascontiguousarray(columns[:, top:bottom].T)
+
+
+def encode_window(top: int, left: int, mask: np.ndarray, size: tuple[int, int]) -> dict[str, Any]:
+    """Encodes a mask of which a window is known: the inverse of :func:`decode_window`.
+
+    Args:
+        top: First row of the window, which lies in the image.
+        left: Its first column.
+        mask: uint8 (h, w) of 0 and 1.
+        size: (H, W) of the image.
+
+    Returns:
+        ``size`` [H, W], and ``counts`` as COCO's compressed text.
+    """
+    height, total = size[0], size[0] * size[1]
+    columns = np.zeros((mask.shape[1], height), np.uint8)
+    columns[:, top : top + mask.shape[0]] = mask.T
+    changes = np.flatnonzero(np.diff(columns.ravel(), prepend=0, append=0)) + left * height
+    ends = [0, *changes.tolist()]
+    if ends[-1] < total or total == 0:
+        ends.append(total)
+    rle = {'size': list(size), 'counts': np.diff(ends).tolist()}
+    packed = coco_mask.frPyObjects(rle, *size)
+    return {'size': list(size), 'counts': packed['counts'].decode('ascii')}

@@ -140,7 +140,7 @@ def test_pixels_of_objects_that_are_cut():
     assert (tile.width, tile.height) == (5, 8)
     found = label_tile(things, tile, keep=0.4)
     # Three tenths of the first are inside: pixels, but no instance. The smaller one is on top.
-    assert [(label, int(mask.sum())) for label, mask, _ in found.instances] == [(1, 2)]
+    assert [(label, int(mask[2].sum())) for label, mask, _ in found.instances] == [(1, 2)]
     assert (found.classes == 0).sum() == 10 and (found.classes == 1).sum() == 2
     assert len(label_tile(things, tile, keep=0.0).instances) == 2
     names = [one.name for one in make_tiles('a', (10, 0, 20, 8), 8, (8, 6))]

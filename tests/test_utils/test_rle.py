@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from pycocotools import mask as coco_mask
 
-from mmrsfm.utils.rle import decode_window, read_runs
+from mmrsfm.utils.rle import decode_window, encode_window, read_runs
 
 
 def full(rle, size) -> np.ndarray:
@@ -29,6 +29,8 @@ def test_the_masks_of_pycocotools(seed, share):
     for one in (rle, text, {'size': size, 'counts': read_runs(rle, size).tolist()}):
         assert np.array_equal(full(one, size), mask)
     _, _, window = decode_window(rle, size)
+    assert encode_window(*decode_window(rle, size), size) == text
+    assert encode_window(top, left, mask[top:, left : left + 20], size) == text
     if mask.any():
         assert window[0].any() and window[-1].any() and window[:, 0].any() and window[:, -1].any()
     else:
