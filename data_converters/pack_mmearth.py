@@ -28,6 +28,8 @@ from mmrsfm.errors import BandMismatchError
 from mmrsfm.utils.conversion import errors_end_command
 from mmrsfm.utils.progress import progress
 
+_NOT_TARGETS = ('metadata', 'sentinel2_')
+
 
 def pack_mmearth(
     dataset: MMEarth,
@@ -40,8 +42,8 @@ def pack_mmearth(
     Args:
         dataset: Over the HDF5 file.
         target: The file to write; it appears under its name when it is whole.
-        layers: Names of the layers; ``None``: those of the file that are published as modalities
-            (without cloud masks).
+        layers: Names of the layers; ``None``: those of the file, your own, too, without the masks
+            that come with Sentinel-2.
         quiet: No progress line.
 
     Returns:
@@ -53,7 +55,9 @@ def pack_mmearth(
     """
     first = dataset.get_data_info(0)
     shapes = layer_shapes(first['img_path'])
-    names = [name for name in LAYERS if name in shapes] if layers is None else list(layers)
+    own = [one for one in shapes if one not in LAYERS and not one.startswith(_NOT_TARGETS)]
+    every = [name for name in (*LAYERS, *own) if name in shapes]
+    names = every if layers is None else list(layers)
     missing = [name for name in names if name not in shapes]
     if missing or not names:
         raise BandMismatchError(
@@ -83,7 +87,7 @@ def main() -> None:
     parser.add_argument('target', help='the file to write')
     parser.add_argument('--split', default='train', help='train, val, test, or all [train]')
     parser.add_argument('--name', help='<name>, where it is not that of the folder')
-    parser.add_argument('--layers', nargs='+', help='[all modalities, without cloud masks]')
+    parser.add_argument('--layers', nargs='+', help='[all, without the masks of Sentinel-2]')
     args = parser.parse_args()
     with errors_end_command():
         split = None if args.split == 'all' else args.split

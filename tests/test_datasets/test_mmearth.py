@@ -269,6 +269,21 @@ def _turn(image, turn, flip):
     return image.flip(-1) if flip else image
 
 
+@pytest.mark.parametrize('rules', ['corrected', 'legacy2024'])
+def test_what_is_padded_is_missing(root, rules):
+    pad = dict(type='mmrsfm.Pad', size=(64, 80))
+    whole = by_row(root, 4, rules=rules)
+    item = MMEarth(str(root), split=None, pipeline=pipeline(pad, rules=rules))[4]
+    assert (item['inputs'][..., 64:] == 0).all()
+    assert torch.equal(item['inputs'][..., :64], whole['inputs'])
+    assert not item['data_samples'].valid_mask[..., 64:].any()
+    for name, target in item['data_samples'].targets.items():
+        if LAYERS[name].is_map:
+            beside, target = target[..., 64:], target[..., :64]
+            assert (beside.isnan() if target.is_floating_point() else beside == -1).all(), name
+        np.testing.assert_array_equal(target, whole['data_samples'].targets[name], name)
+
+
 def test_through_the_data_preprocessor(root):
     dataset = MMEarth(str(root), split=None, pipeline=pipeline())
     batch = default_collate([dataset[0], dataset[3]])
@@ -341,6 +356,12 @@ class TestPacked:
         assert few[0]['data_samples'].targets['biome'] >= 0
         with pytest.raises(BandMismatchError, match='aster: was packed without'):
             MMEarth(str(tmp_path), packed='b.tiles', pipeline=pipeline(targets=['aster']))[0]
+        folder = shutil.copytree(root, tmp_path / root.name)
+        with h5py.File(folder / f'{root.name}.h5', 'a') as file:
+            file['mine'] = np.full((5, 1, 64, 64), 3, 'float32')
+        pack_mmearth(MMEarth(str(folder), pipeline=[]), folder / 'own.tiles', quiet=True)
+        fields = [name for name, *_ in PackedTiles(folder / 'own.tiles').metadata['fields']]
+        assert fields == [*LAYERS, 'mine']
         with pytest.raises(BandMismatchError, match='snow'):
             pack_mmearth(source, tmp_path / 'c.tiles', ['snow'], quiet=True)
 

@@ -33,7 +33,7 @@ class NormalizeMMEarth(BaseTransform):
 
     Numbers are normalised by the statistics of the data set; those of Sentinel-2 are of the product
     (L1C or L2A) that the tile is from. Which numbers count as missing:
-    :mod:`mmrsfm.datasets.mmearth_layers`.
+    :mod:`mmrsfm.datasets.mmearth_layers`; what :class:`mmrsfm.Pad` added is, in every map.
 
     Required keys: those of :class:`mmrsfm.LoadMMEarth`; it comes after whatever crops. Modified:
     ``img`` (H, W, C) float32, 0 where missing; ``band_names``. Added: ``valid_mask`` (H, W, C)
@@ -66,6 +66,9 @@ class NormalizeMMEarth(BaseTransform):
             raise ConfigError('NormalizeMMEarth comes after mmrsfm.LoadMMEarth')
         inputs, targets = results['layer_choices']
         first = next(iter(inputs))
+        # Added by mmrsfm.Pad; before it there is none.
+        valid = results.pop('valid_mask', None)
+        padded = None if valid is None or valid.all() else ~valid.any(-1)
         stored = dict(results['layer_vectors'])
         for name in (first, *results['seg_fields']):
             stored[name] = results['img' if name == first else name].transpose(2, 0, 1)
@@ -79,12 +82,14 @@ class NormalizeMMEarth(BaseTransform):
                 except BandMismatchError as error:
                     where = results['img_path'], error.band, error.hint
                     raise BandMismatchError(error.reason, *where) from None
+                if padded is not None and choice.layer.is_map:
+                    missing = np.nan if choice.layer.kind == 'map' else -1
+                    done[key][..., padded] = missing
             return done[key]
 
         seen = [value_of(choice) for choice in inputs.values()]
         image = seen[0] if len(seen) == 1 else np.concatenate(seen)
         invalid = np.isnan(image)
-        results.pop('valid_mask', None)
         if invalid.any():
             image = np.where(invalid, np.float32(0), image)
             results['valid_mask'] = ~invalid.transpose(1, 2, 0)

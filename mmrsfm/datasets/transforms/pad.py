@@ -60,10 +60,12 @@ class Pad(BaseTransform):
             results['valid_mask'] = np.pad(valid, (*edges, (0, 0)))
             results['img'] = np.pad(results['img'], (*edges, (0, 0)))
             for key in geometry.seg_keys(results):
+                field = results[key]
                 # Maps of numbers (heights) say NaN where there is none.
-                is_float = np.issubdtype(results[key].dtype, np.floating)
-                fill = np.nan if is_float else self.ignore_index
-                results[key] = np.pad(results[key], edges, constant_values=fill)
+                is_float = np.issubdtype(field.dtype, np.floating)
+                fill = np.nan if is_float else min(self.ignore_index, np.iinfo(field.dtype).max)
+                bands = ((0, 0),) * (field.ndim - 2)  # layers of MMEarth have some
+                results[key] = np.pad(field, (*edges, *bands), constant_values=fill)
         results['img_shape'] = results['pad_shape'] = results['img'].shape[:2]
         return results
 
