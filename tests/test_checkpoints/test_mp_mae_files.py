@@ -191,6 +191,29 @@ def test_rows_of_a_sparse_kernel_count_fastest():
     assert torch.equal(kernel[2 + 7 * 5], source.stages[2][1].depthwise_conv.weight[:, 0, 2, 5])
 
 
+@pytest.mark.parametrize(
+    ('name', 'damage'),
+    [
+        ('encoder.initial_conv.0.kernel', lambda kernel: kernel[:8]),
+        ('encoder.downsample_layers.0.1.kernel', torch.flatten),
+        ('encoder.stages.0.0.dwconv.kernel', lambda kernel: kernel[:48]),
+        ('encoder.stem.0.kernel', lambda kernel: kernel[:, None]),
+    ],
+)
+def test_kernels_of_another_shape_are_told(name, damage):
+    state = published(small(out_indices=(3,)))
+    state[name] = damage(state[name])
+    with pytest.raises(CheckpointError, match='sparse kernel'):
+        convert_state_dict(state)
+
+
+def test_the_decoder_of_a_unet_alone_is_exported():
+    part = {'decode_head.initial_conv_upsample.0.bias': torch.zeros(2)}
+    assert list(convert_state_dict(part, 'mmrsfm', 'mp_mae_finetuned')) == [
+        'initial_conv_upsample.0.bias'
+    ]
+
+
 def test_decoders_that_differ_are_told():
     state = published(small(out_indices=(3,)))
     for number, modality in enumerate(('sentinel2', 'biome')):

@@ -167,20 +167,27 @@ def _same(one: Tensor, other: Tensor) -> bool:
 def _to_ours(name: str, value: Tensor, own_stem: bool) -> Tensor:
     if '.grn.' in name:
         return value.flatten()
-    if name.startswith(_HEAD) and name.endswith('.weight'):
+    if name.startswith(_HEAD) and name.endswith('.weight') and value.ndim > 1:
         return value.flatten(1)
     if not name.startswith('backbone.'):
         return value
     if not _is_kernel(name):
         return value.flatten() if name.endswith('.bias') else value
     depthwise = name.endswith('.depthwise_conv.weight') or (own_stem and name == _STEM)
+    kernel = value
+    if name == _STEM and not own_stem and value.ndim == 2:
+        kernel = value.unsqueeze(0)  # a 1x1 kernel of stride 1 is stored as a matrix
+    side = math.isqrt(len(kernel)) if kernel.ndim else 0
+    if kernel.ndim != (2 if depthwise else 3) or side**2 != len(kernel):
+        form = '(side * side, channels)' if depthwise else '(side * side, in, out)'
+        raise CheckpointError(
+            f'the sparse kernel that would become {name} has shape {tuple(value.shape)}, not '
+            f'{form}: the file is damaged, or of another model'
+        )
+    kernel = kernel.unflatten(0, (side, side))
     if depthwise:
-        side = math.isqrt(value.shape[0])
-        return value.view(side, side, -1).permute(2, 1, 0).unsqueeze(1).contiguous()
-    if value.ndim == 2:  # a 1x1 kernel of stride 1 is stored as a matrix
-        value = value.unsqueeze(0)
-    side = math.isqrt(value.shape[0])
-    return value.unflatten(0, (side, side)).permute(3, 2, 1, 0).contiguous()
+        return kernel.permute(2, 1, 0).unsqueeze(1).contiguous()
+    return kernel.permute(3, 2, 1, 0).contiguous()
 
 
 def _to_theirs(name: str, value: Tensor, own_stem: bool, side: int) -> Tensor:

@@ -69,9 +69,10 @@ class MPMAEFinetunedLayout(DenseConvNeXtV2Layout):
         result, homeless = super().from_mmrsfm(state)
         if f'{_INITIAL}.0.weight' not in state:
             result = {_original(name): value for name, value in result.items()}
-        if any(name.startswith(_UNET) for name in result) and 'norm.weight' not in result:
+        width = result.get('downsample_layers.2.1.bias')
+        unet = any(name.startswith(_UNET) for name in result)
+        if unet and width is not None and 'norm.weight' not in result:
             # The published class has it in the UNet, too.
-            width = result['downsample_layers.2.1.bias']
             result['norm.weight'] = torch.ones_like(width)
             result['norm.bias'] = torch.zeros_like(width)
         return result, homeless
