@@ -339,6 +339,8 @@ def _read_pillow(request: _Request) -> Raster:
             mode = image.mode
     except UnidentifiedImageError as error:
         raise CorruptImageError('not an image that Pillow knows', path=request.path) from error
+    except Image.DecompressionBombError:
+        return _read_rasterio(request)  # more than 179 million pixels are a large tile here
     except (OSError, SyntaxError, ValueError) as error:
         raise CorruptImageError(f'cannot be decoded ({error})', path=request.path) from error
     if array is None or _png_bit_depth(request.path) == 16:

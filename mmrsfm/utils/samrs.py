@@ -42,7 +42,8 @@ class Layout(NamedTuple):
     rotated_suffix: str = '.txt'
 
 
-# As MTP reads them. Data sets of one's own have the layout of SOTA.
+# As MTP reads them; it has no folder of SIOR's pickles: that one is of SAMRS's own scripts
+# ("Generate Dataset/statistic.py"). Data sets of one's own have the layout of SOTA.
 LAYOUTS = {
     'sota': Layout(),
     'sior': Layout(

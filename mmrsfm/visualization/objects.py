@@ -124,7 +124,8 @@ def draw_sample_objects(
         drawn = kinds[-1][1] if together and kinds else picture
         masks = sample.get(masks_key)
         if masks is not None:
-            arrays = masks.to_array() if hasattr(masks, 'to_array') else masks.to_ndarray()
+            # One at a time where they are kept small: all of a large tile would not fit.
+            arrays = masks.arrays() if hasattr(masks, 'arrays') else masks.to_ndarray()
             drawn = draw_masks(drawn, arrays, labels, palette, opacity)
         if len(array):
             drawn = draw_boxes(drawn, array, labels, palette)

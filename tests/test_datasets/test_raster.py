@@ -123,6 +123,16 @@ def test_png_of_16_bits(tmp_path, bands):
     assert np.array_equal(raster.array, array.transpose(1, 2, 0))
 
 
+@pytest.mark.parametrize('bands', [1, 3])
+def test_png_of_more_pixels_than_pillow_takes(tmp_path, monkeypatch, bands):
+    array = numbers(bands, dtype='uint8').transpose(1, 2, 0)
+    Image.fromarray(array.squeeze()).save(tmp_path / 'a.png')
+    whole = read_raster(tmp_path / 'a.png')
+    monkeypatch.setattr(Image, 'MAX_IMAGE_PIXELS', 10)
+    raster = read_raster(tmp_path / 'a.png')
+    assert np.array_equal(raster.array, array) and raster.band_names == whole.band_names
+
+
 def test_tiff_that_gdal_does_not_know(tmp_path):
     array = numbers(1, dtype='float16')[0]
     tifffile.imwrite(tmp_path / 'a.tif', array)

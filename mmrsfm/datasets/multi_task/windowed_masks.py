@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -151,6 +151,11 @@ class WindowedMasks:
             part[inside] = mask[row[inside], column[inside]]
             windows.append((int(low[1]), int(low[0]), part))
         return WindowedMasks(windows, height, width)
+
+    def arrays(self) -> Iterator[np.ndarray]:
+        """The masks in the size of the image, uint8 (H, W), one after the other."""
+        for number in range(len(self)):
+            yield self[number].to_array()[0]
 
     def to_array(self) -> np.ndarray:
         """All masks in the size of the image, uint8 (N, H, W)."""

@@ -243,6 +243,11 @@ def test_samples_without_some_of_the_labels():
         alignment.flip(sample, 'horizontal')
 
 
+def test_masks_one_after_the_other():
+    masks = scene()['gt_masks']
+    assert np.array_equal(list(masks.arrays()), masks.to_array())
+
+
 def test_filter():
     build = TRANSFORMS.build
     sample = alignment.crop(scene(), 0, 0, 3, 3)
