@@ -31,7 +31,7 @@ train_dataloader = dict(
     dataset=dict(
         type='mmrsfm.MMEarth',
         data_root='data/mmearth/data_1M_v001_64',
-        # Made by data_converters/pack_mmearth.py, several times faster to read: packed='train.tiles'.
+        # Made by data_converters/pack_mmearth.py, faster to read (docs/datasets.md): packed='train.tiles'.
         packed=None,
         pipeline=train_pipeline,
     ),
