@@ -21,6 +21,9 @@ from mmrsfm.errors import CorruptImageError
 
 REPO = Path(__file__).resolve().parents[2]
 
+# What a process that runs the toy config takes from other packages.
+TOY_IMPORTS = ('mmengine.runner', 'mmcv.ops', 'torch.distributed.run', 'mmpretrain.models')
+
 
 @MODELS.register_module()
 class ToyModel(BaseModel):

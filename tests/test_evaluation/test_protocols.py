@@ -3,8 +3,6 @@
 
 import json
 import logging
-import subprocess
-import sys
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -18,6 +16,7 @@ from PIL import Image
 from mmrsfm.datasets import EuroSAT
 from mmrsfm.engine.hooks import PretrainedGuardHook
 from mmrsfm.registry import MODELS
+from tests.processes import run_forked
 
 REPO = Path(__file__).resolve().parents[2]
 BENCHMARKS = REPO / 'configs' / 'cross_scale_mae' / 'benchmarks'
@@ -26,18 +25,6 @@ LINEAR = f'{TINY}1xb8-linear-coslr-50e_eurosat-rgb-64px.py'
 FINETUNE = f'{TINY}1xb8-coslr-100e_eurosat-rgb-64px.py'
 KNN = f'{TINY}knn_eurosat-rgb-64px.py'
 CHECKPOINT = 'checkpoints/cross_scale_mae_tiny_pretrain.pth'
-
-# One process for all commands: importing the libraries takes longer than the commands.
-RUN_ALL = """
-import json, runpy, sys
-for argv in json.loads(sys.argv[1]):
-    sys.argv = argv
-    try:
-        runpy.run_path(argv[0], run_name='__main__')
-    except SystemExit as end:
-        if end.code:
-            sys.exit(f'{argv} ended with {end.code}')
-"""
 
 
 def write_eurosat(root, per_class=6):
@@ -80,17 +67,8 @@ def folder(tmp_path_factory):
     # Of a classifier, too: its head is left aside.
     tuned = f'work/{Path(FINETUNE).stem}/epoch_1.pth'
     commands.append(['test.py', KNN, tuned, '--work-dir', 'work/knn_tuned'])
-    commands = [
-        [str(REPO / 'tools' / tool), str(BENCHMARKS / name), *rest]
-        for tool, name, *rest in commands
-    ]
-    result = subprocess.run(
-        [sys.executable, '-W', 'ignore', '-c', RUN_ALL, json.dumps(commands)],
-        cwd=folder,
-        capture_output=True,
-        text=True,
-    )
-    assert result.returncode == 0, (result.stdout + result.stderr)[-4000:]
+    for tool, name, *rest in commands:
+        run_forked([REPO / 'tools' / tool, BENCHMARKS / name, *rest], folder)
     return folder
 
 

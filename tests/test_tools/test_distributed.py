@@ -6,13 +6,26 @@ import os
 import shutil
 import socket
 import subprocess
-import sys
 
 import pytest
 
-from tests.test_engine.toy import REPO, read_ranks, toy_environment, write_ranked_config
+from tests.processes import FreshPython
+from tests.test_engine.toy import (
+    REPO,
+    TOY_IMPORTS,
+    read_ranks,
+    toy_environment,
+    write_ranked_config,
+)
 
 pytestmark = pytest.mark.timeout(200)
+
+
+@pytest.fixture(scope='module')
+def python():
+    """Has imported what the toy config needs, which takes longer than the toy."""
+    with FreshPython(TOY_IMPORTS) as fresh:
+        yield fresh.executable
 
 
 def run(command, folder, **variables):
@@ -20,7 +33,7 @@ def run(command, folder, **variables):
     process = subprocess.Popen(
         [str(part) for part in command],
         cwd=folder,
-        env=toy_environment() | {'PYTHON': sys.executable} | variables,
+        env=toy_environment() | variables,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
@@ -44,12 +57,12 @@ def check_ranks(ranks, epochs):
         assert not first & second
 
 
-def test_dist_train_resumed_and_dist_test(tmp_path):
+def test_dist_train_resumed_and_dist_test(python, tmp_path):
     config = write_ranked_config(tmp_path)
     script = ['bash', REPO / 'tools/dist_train.sh', config, '2']
     options = ['--cfg-options', 'find_unused_parameters=True', 'model.leave_unused=True']
     whole = ['--work-dir', tmp_path / 'whole', *options, 'train_cfg.max_epochs=2']
-    code, output = run([*script, *whole], tmp_path)
+    code, output = run([*script, *whole], tmp_path, PYTHON=python)
     assert code == 0, output
     ranks = read_ranks(tmp_path)
     check_ranks(ranks, 2)
@@ -60,6 +73,7 @@ def test_dist_train_resumed_and_dist_test(tmp_path):
         [*script, '--work-dir', tmp_path / 'rest', '--resume', first, *options,
          'train_cfg.max_epochs=2'],
         tmp_path,
+        PYTHON=python,
     )  # fmt: skip
     assert code == 0, output
     resumed = read_ranks(tmp_path)
@@ -71,6 +85,7 @@ def test_dist_train_resumed_and_dist_test(tmp_path):
         ['bash', REPO / 'tools/dist_test.sh', config, tmp_path / 'rest/epoch_2.pth', '2',
          '--work-dir', tmp_path / 't', '--out', tmp_path / 'out.pkl'],
         tmp_path,
+        PYTHON=python,
         PORT=str(_free_port()),
     )  # fmt: skip
     assert code == 0, output
@@ -106,11 +121,12 @@ def _free_port():
         return probe.getsockname()[1]
 
 
-def test_mpi(tmp_path):
+def test_mpi(python, tmp_path):
     config = write_ranked_config(tmp_path)
     options = ['--work-dir', tmp_path / 'w', '--cfg-options', 'train_cfg.max_epochs=1']
     if shutil.which('mpirun'):
         variables = {
+            'PYTHON': python,
             'MPIRUN_ARGS': '--oversubscribe',
             'OMPI_ALLOW_RUN_AS_ROOT': '1',
             'OMPI_ALLOW_RUN_AS_ROOT_CONFIRM': '1',
@@ -127,7 +143,7 @@ def test_mpi(tmp_path):
         assert code == 0, output
         assert 'acc: 4.0000  distinct: 4.0000' in output  # collected, without padding
     else:  # tests/slurm/setup.sh installs it; here its variables are set by hand
-        script = [sys.executable, REPO / 'tools/train.py', config]
+        script = [python, REPO / 'tools/train.py', config]
         command = [*script, *options, '--launcher', 'mpi']
         port = str(_free_port())
         processes = [

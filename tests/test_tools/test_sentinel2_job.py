@@ -1,9 +1,7 @@
 # Copyright (c) mmrsfm contributors. Licensed under the Apache License 2.0.
 """The quickstart's job: its configs end to end on a small made-up scene, and its bookkeeping."""
 
-import os
 import re
-import subprocess
 import sys
 from pathlib import Path
 
@@ -23,19 +21,11 @@ from data_converters.spectral_index_labels import label_scene  # noqa: E402
 from data_converters.stack_bands import SENTINEL2_BANDS  # noqa: E402
 from mmrsfm.apis.segmentation import SegmentationInferencer  # noqa: E402
 from mmrsfm.errors import BandMismatchError, IncompleteLoadError  # noqa: E402
+from tests.processes import run_forked  # noqa: E402
 
 
 def run_tool(folder, script, *arguments):
-    run = subprocess.run(
-        [sys.executable, str(REPO / 'tools' / script), *map(str, arguments)],
-        cwd=folder,
-        capture_output=True,
-        text=True,
-        timeout=240,
-        env={**os.environ, 'OMP_NUM_THREADS': '1'},
-    )
-    assert run.returncode == 0, run.stdout[-3000:] + run.stderr[-3000:]
-    return run.stdout + run.stderr
+    return run_forked([REPO / 'tools' / script, *arguments], folder)
 
 
 @pytest.fixture(scope='module')
