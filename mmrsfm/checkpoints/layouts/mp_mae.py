@@ -151,7 +151,7 @@ class MPMAELayout(Layout):
             if not own:
                 theirs = theirs.replace('encoder.stem.', 'encoder.stem_orig.')
             result[theirs] = _to_theirs(name, value, own, side)
-        if 'mask_token' in result and 'layer_norm_tmp.weight' not in result:
+        if 'mask_token' in result and not any(n.startswith('layer_norm_tmp.') for n in result):
             width = result['mask_token'].flatten()
             result['layer_norm_tmp.weight'] = torch.ones_like(width)
             result['layer_norm_tmp.bias'] = torch.zeros_like(width)

@@ -305,7 +305,7 @@ class ConvNeXtV2(ConvNeXt):
         sites = ActiveSites(shape)
         if mask is not None:
             visible = self._visible(mask, x)
-            x = torch.where(visible.unsqueeze(1), x, torch.zeros((), dtype=x.dtype).to(x.device))
+            x = torch.where(visible.unsqueeze(1), x, x.new_zeros(()))
             active = visible & x.ne(0).any(1)
             sites = ActiveSites(shape, active, self._packs(active))
         rows, sites, maps = self._stem(x, sites)
