@@ -16,7 +16,9 @@ from mmengine.logging import print_log
 from mmengine.registry import HOOKS, METRICS, MODELS, RUNNERS
 from mmengine.runner import Runner
 
-from mmrsfm.errors import ConfigError, MissingDependencyError, MMRSFMError
+from mmrsfm.checkpoints.integrity import check_integrity
+from mmrsfm.engine.checkpoint_folder import find_last_checkpoint
+from mmrsfm.errors import CheckpointError, ConfigError, MissingDependencyError, MMRSFMError
 
 # The visualisation hook and the visualizer of a task library, for configs that name none.
 _DRAWERS = {
@@ -194,11 +196,12 @@ def resolve_resume(cfg: Config, resume: str | None) -> None:
 
     Args:
         cfg: The config with its ``work_dir``, changed in place.
-        resume: ``None`` leaves the config as it is, ``'auto'`` takes the last checkpoint of the
-            work folder and starts a new run where there is none, anything else is a path.
+        resume: ``None`` leaves the config as it is, ``'auto'`` takes the newest valid checkpoint
+            of the work folder and starts a new run where there is none, anything else is a path.
 
     Raises:
         ConfigError: If the path does not exist, or checkpoints should be there and are not.
+        CheckpointError: If the file, or every checkpoint of the work folder, is damaged.
     """
     if resume is None and cfg.get('resume') and not cfg.get('load_from'):
         resume = 'auto'
@@ -206,6 +209,13 @@ def resolve_resume(cfg: Config, resume: str | None) -> None:
         return
     if resume != 'auto':
         check_checkpoint(resume, '--resume')
+        if '://' not in resume:
+            try:
+                check_integrity(resume)
+            except CheckpointError as error:
+                raise type(error)(
+                    f'--resume: {error}. --resume auto takes the newest sound one of a work folder'
+                ) from error
         cfg.resume, cfg.load_from = True, resume
         return
     found = find_last_checkpoint(cfg.work_dir)
@@ -217,46 +227,6 @@ def resolve_resume(cfg: Config, resume: str | None) -> None:
         return
     cfg.resume, cfg.load_from = True, str(found)
     print_log(f'--resume auto: continues from {found}.', logger='current')
-
-
-def find_last_checkpoint(work_dir: str | Path) -> Path | None:
-    """Returns the checkpoint that a work folder's ``last_checkpoint`` names.
-
-    If the folder was moved, the file of that name within it; if that is gone, the newest
-    ``epoch_*.pth`` or ``iter_*.pth``, with a message.
-
-    Args:
-        work_dir: The folder.
-
-    Returns:
-        The file, or ``None`` where no run has saved anything.
-
-    Raises:
-        ConfigError: If ``last_checkpoint`` names a file that is gone, and there is no other.
-    """
-    folder = Path(work_dir)
-    pointer = folder / 'last_checkpoint'
-    named = pointer.read_text(errors='replace').strip() if pointer.is_file() else ''
-    if named:
-        for candidate in (Path(named), folder / Path(named).name):
-            if candidate.is_file():
-                return candidate
-    others = [*folder.glob('epoch_*.pth'), *folder.glob('iter_*.pth')]
-    if others:
-        newest = max(others, key=lambda file: file.stat().st_mtime)
-        print_log(
-            f'{pointer} names {named or "nothing"}, which is not there; the newest checkpoint is '
-            f'{newest}.',
-            logger='current',
-            level=30,
-        )
-        return newest
-    if named:
-        raise ConfigError(
-            f'{pointer} names {named}, which does not exist, and there is no other checkpoint in '
-            f'{folder}. Give one by --resume PATH, or start anew without --resume.'
-        )
-    return None
 
 
 def check_checkpoint(path: str, argument: str) -> None:

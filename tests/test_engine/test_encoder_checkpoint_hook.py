@@ -112,7 +112,7 @@ def test_what_cannot_be(tmp_path, monkeypatch):
     def full(path, data):
         raise OSError('no space left')
 
-    monkeypatch.setattr('mmrsfm.engine.hooks.encoder_checkpoint_hook.atomic_write', full)
+    monkeypatch.setattr('mmrsfm.engine.hooks.encoder_checkpoint_hook.write_with_digest', full)
     with pytest.raises(CheckpointWriteError, match=r'encoder_epoch_1\.pth could not be written'):
         runner_of(tmp_path).train()
     assert encoder_path('a/epoch_1.pth').name == 'encoder_epoch_1.pth'

@@ -2,6 +2,7 @@
 import os
 
 import pytest
+import torch
 from mmengine.config import Config, ConfigDict
 
 from mmrsfm.engine import run_config
@@ -12,14 +13,14 @@ def test_last_checkpoint_of_a_sound_folder(tmp_path):
     assert run_config.find_last_checkpoint(tmp_path) is None
     assert run_config.find_last_checkpoint(tmp_path / 'not there') is None
     file = tmp_path / 'epoch_3.pth'
-    file.touch()
+    torch.save({'meta': {}}, file)
     (tmp_path / 'last_checkpoint').write_text(f'{file}\n')
     assert run_config.find_last_checkpoint(tmp_path) == file
 
 
 def test_last_checkpoint_of_a_moved_folder(tmp_path):
-    (tmp_path / 'epoch_3.pth').touch()
-    (tmp_path / 'epoch_4.pth').touch()
+    for name in ('epoch_3.pth', 'epoch_4.pth'):
+        torch.save({'meta': {}}, tmp_path / name)
     (tmp_path / 'last_checkpoint').write_text('/elsewhere/epoch_3.pth')
     assert run_config.find_last_checkpoint(tmp_path) == tmp_path / 'epoch_3.pth'
 
@@ -27,7 +28,7 @@ def test_last_checkpoint_of_a_moved_folder(tmp_path):
 @pytest.mark.parametrize('pointer', ['', '/gone/epoch_9.pth', '\0\xff'])
 def test_broken_pointer_with_other_checkpoints(tmp_path, pointer):
     for age, name in enumerate(['epoch_10.pth', 'epoch_9.pth']):
-        (tmp_path / name).touch()
+        torch.save({'meta': {}}, tmp_path / name)
         os.utime(tmp_path / name, (1000 - age, 1000 - age))
     (tmp_path / 'last_checkpoint').write_text(pointer.replace('epoch_9', 'epoch_11'))
     assert run_config.find_last_checkpoint(tmp_path) == tmp_path / 'epoch_10.pth'
@@ -49,7 +50,7 @@ def test_resume(tmp_path):
     assert resolved('auto', load_from='weights.pth') == (False, 'weights.pth')
     assert resolved(None, load_from='weights.pth') == (None, 'weights.pth')
     file = tmp_path / 'iter_8.pth'
-    file.touch()
+    torch.save({'meta': {}}, file)
     (tmp_path / 'last_checkpoint').write_text(str(file))
     assert resolved('auto', load_from='weights.pth') == (True, str(file))
     assert resolved(None, resume=True) == (True, str(file))

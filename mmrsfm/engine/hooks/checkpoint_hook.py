@@ -3,19 +3,32 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from mmengine.dist import all_gather_object, get_rank, get_world_size, is_main_process
+from mmengine.dist import (
+    all_gather_object,
+    broadcast_object_list,
+    get_rank,
+    get_world_size,
+    is_main_process,
+)
 from mmengine.hooks import CheckpointHook as BaseCheckpointHook
 from mmengine.model import is_model_wrapper
 from mmengine.runner import IterBasedTrainLoop
 
 from mmrsfm.checkpoints import describe_model
-from mmrsfm.engine.atomic_io import ATOMIC_BACKEND, atomic_write, remove_incomplete
+from mmrsfm.checkpoints.integrity import check_digest
+from mmrsfm.engine.atomic_io import (
+    ATOMIC_BACKEND,
+    atomic_write,
+    check_writable,
+    remove_incomplete,
+)
 from mmrsfm.engine.loops.resumable import ResumableLoop
 from mmrsfm.engine.random_state import capture_random_state, restore_random_state
-from mmrsfm.errors import CheckpointWriteError
+from mmrsfm.errors import CheckpointError, CheckpointWriteError
 from mmrsfm.registry import HOOKS
 
 STATE_KEY = 'mmrsfm'
@@ -33,8 +46,12 @@ class CheckpointHook(BaseCheckpointHook):
       the training loop and its sampler; ``random_state``, the generator states of each rank.
 
     Both hold plain values and tensors only. On a resume they are restored before the first step; a
-    checkpoint given as ``load_from`` restores weights alone. A checkpoint that a newer one replaces
-    (``max_keep_ckpts``) is deleted after the newer one and its pointer are on the disk.
+    checkpoint given as ``load_from`` restores weights alone.
+
+    Beside each file lies its SHA-256 (``epoch_3.pth.sha256``, for ``sha256sum -c``). A checkpoint
+    that a newer one replaces (``max_keep_ckpts``, ``save_best``) is deleted after the newer one and
+    its pointer are on the disk, and what was read back from there has the right digest. The folder
+    is tried before the first step. If something cannot be written, every rank raises.
 
     Args:
         interval: As in MMEngine; by default every epoch, or every ``val_interval`` iterations.
@@ -42,7 +59,9 @@ class CheckpointHook(BaseCheckpointHook):
         **kwargs: The other arguments of :class:`mmengine.hooks.CheckpointHook`.
 
     Raises:
-        CheckpointWriteError: While training, if a checkpoint cannot be written.
+        CheckpointWriteError: Before training, if the folder cannot be written to; while training,
+            if a checkpoint cannot.
+        CheckpointError: Before training, if ranks resumed from different checkpoints.
     """
 
     def __init__(
@@ -70,9 +89,14 @@ class CheckpointHook(BaseCheckpointHook):
         if local and not self.backend_args and not self.file_client_args:
             self.backend_args: dict[str, Any] | None = {'backend': ATOMIC_BACKEND}
         super().before_train(runner)
-        if local and is_main_process() and Path(self.out_dir).is_dir():
-            for file in remove_incomplete(self.out_dir):
-                runner.logger.warning(f'Removed {file}, left by a run that was killed.')
+        self._local = local and self.backend_args == {'backend': ATOMIC_BACKEND}
+        if local:
+            self._together(f'The folder {self.out_dir}', lambda: self._prepare_folder(runner))
+        if len(set(steps := all_gather_object(runner.iter))) > 1:
+            raise CheckpointError(
+                f'the ranks resumed at different steps ({steps}): they see different files. Give '
+                'the checkpoint by --resume PATH'
+            )
         state, self._state = self._state, None
         if state is not None:
             self._restore(runner, state)
@@ -103,7 +127,8 @@ class CheckpointHook(BaseCheckpointHook):
         name = self.filename_tmpl.format(step)
         self.last_ckpt = self.file_backend.join_path(self.out_dir, name)
         runner.message_hub.update_info('last_ckpt', self.last_ckpt)
-        try:
+
+        def save() -> None:
             runner.save_checkpoint(
                 self.out_dir,
                 name,
@@ -118,16 +143,60 @@ class CheckpointHook(BaseCheckpointHook):
             if is_main_process():
                 pointer = Path(runner.work_dir) / 'last_checkpoint'
                 atomic_write(pointer, str(self.last_ckpt).encode())
-                for file in expired:
-                    if self.file_backend.isfile(file):
-                        self.file_backend.remove(file)
-        except OSError as error:
-            raise CheckpointWriteError(
-                f'{self.last_ckpt} could not be written: {error}. The checkpoints before it are '
-                'untouched: make room or repair the permissions, then continue with --resume.'
-            ) from error
+                self._remove([file for file in expired if self.file_backend.isfile(file)])
+
+        try:
+            self._together(str(self.last_ckpt), save)
         finally:
             self._random_states = None
+
+    def _save_best_checkpoint(self, runner: Any, metrics: dict[str, Any]) -> None:
+        # MMEngine deletes the former best one before it writes the new one, on the master alone.
+        backend = self.file_backend
+        later = _LaterRemoval(backend)
+        self.file_backend = later
+        try:
+            super()._save_best_checkpoint(_JointSaving(runner, self), metrics)
+        finally:
+            self.file_backend = backend
+        info = runner.message_hub.runtime_info
+        best = {str(value) for key, value in info.items() if key.startswith('best_ckpt')}
+        former = [file for file in later.files if str(file) not in best]
+        self._together(str(self.last_ckpt), lambda: self._remove(former))
+
+    def _prepare_folder(self, runner: Any) -> None:
+        if not is_main_process():
+            return
+        check_writable(self.out_dir)
+        for file in remove_incomplete(self.out_dir):
+            runner.logger.warning(f'Removed {file}, left by a run that was killed.')
+
+    def _remove(self, files: list[str]) -> None:
+        """Deletes what newer checkpoints replace, if the newest one is good."""
+        if files and isinstance(self.file_backend, _LaterRemoval):
+            self.file_backend.files.extend(files)
+        elif files:
+            if self._local and self.last_ckpt is not None:
+                check_digest(self.last_ckpt)
+            for file in files:
+                self.file_backend.remove(file)
+
+    def _together(self, what: str, action: Callable[[], None]) -> None:
+        """Does something that may fail on the master, where the other ranks would wait for ever."""
+        error: Exception | None = None
+        try:
+            action()
+        except Exception as raised:
+            error = raised
+        texts = [None if error is None else str(error)]
+        broadcast_object_list(texts, src=0)
+        if error is not None and not isinstance(error, OSError | CheckpointError):
+            raise error
+        if texts[0] is not None or error is not None:
+            raise CheckpointWriteError(
+                f'{what} could not be written: {texts[0] or error}. The checkpoints before it are '
+                'untouched: make room or repair the permissions, then continue with --resume.'
+            ) from error
 
     def _expired(self, runner: Any, step: int) -> list[str]:
         """Enters a step into the list of those to keep; returns the files that fall out of it."""
@@ -156,3 +225,34 @@ class CheckpointHook(BaseCheckpointHook):
                 f'The checkpoint was written by {len(states)} ranks, this run has '
                 f'{get_world_size()}: the random generators of the model start afresh.'
             )
+
+
+class _LaterRemoval:
+    """A file backend that only takes down what is to be removed."""
+
+    def __init__(self, backend: Any) -> None:
+        self._backend = backend
+        self.files: list[str] = []
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._backend, name)
+
+    def remove(self, path: str) -> None:
+        self.files.append(path)
+
+
+class _JointSaving:
+    """A runner whose checkpoints all ranks know to be written, or not."""
+
+    def __init__(self, runner: Any, hook: CheckpointHook) -> None:
+        self._runner = runner
+        self._hook = hook
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._runner, name)
+
+    def save_checkpoint(self, out_dir: str, filename: str, *args: Any, **kwargs: Any) -> None:
+        def save() -> None:
+            self._runner.save_checkpoint(out_dir, filename, *args, **kwargs)
+
+        self._hook._together(str(Path(out_dir) / filename), save)

@@ -15,7 +15,7 @@ from mmengine.model import is_model_wrapper
 from torch import nn
 
 from mmrsfm.checkpoints import describe_model, export_checkpoint
-from mmrsfm.engine.atomic_io import atomic_write
+from mmrsfm.engine.atomic_io import remove_with_digest, write_with_digest
 from mmrsfm.errors import CheckpointWriteError, ConfigError
 from mmrsfm.registry import HOOKS
 
@@ -90,7 +90,7 @@ class EncoderCheckpointHook(Hook):
                 _write(encoder_path(path), data)
             expired = [path for path in written if not Path(path).exists()]
             for path in [] if self.keep_all else expired:
-                encoder_path(path).unlink(missing_ok=True)
+                remove_with_digest(encoder_path(path))
         # With the next checkpoint, so that a resumed run goes on cleaning up.
         hub.update_info(_WRITTEN, [path for path in written if Path(path).exists()] + new)
 
@@ -130,7 +130,7 @@ def _bare(model: Any) -> Any:
 
 def _write(path: Path, data: bytes) -> None:
     try:
-        atomic_write(path, data)
+        write_with_digest(path, data)
     except OSError as error:
         raise CheckpointWriteError(
             f'{path} could not be written: {error}. The checkpoint beside it is whole: make room '
