@@ -64,6 +64,8 @@ class CheckpointHook(BaseCheckpointHook):
         CheckpointError: Before training, if ranks resumed from different checkpoints.
     """
 
+    file_backend: Any
+
     def __init__(
         self, interval: int | None = None, by_epoch: bool | None = None, **kwargs: Any
     ) -> None:
