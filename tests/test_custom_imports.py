@@ -8,12 +8,13 @@ mmrsfm is imported but by the config. The models are the libraries' own, with an
 import importlib.util
 import os
 import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
+
+from tests.processes import FreshPython
 
 BACKBONE = """dict(
     _delete_=True,
@@ -129,12 +130,19 @@ print(type(runner.model.backbone).__name__, len(features), type(transform).__mod
 """
 
 
+@pytest.fixture(scope='module')
+def python():
+    """Has imported MMEngine and MMCV, as each trainer does first."""
+    with FreshPython() as fresh:
+        yield fresh.executable
+
+
 def run(command, folder):
     """Runs without this repository on the path: mmrsfm is found because it is installed."""
     environment = {key: value for key, value in os.environ.items() if key != 'PYTHONPATH'}
     environment['OMP_NUM_THREADS'] = '1'
     result = subprocess.run(
-        [sys.executable, '-W', 'ignore', *command],
+        command,
         cwd=folder,
         env=environment,
         capture_output=True,
@@ -156,7 +164,7 @@ def write_images(folder, labels=False):
 @pytest.mark.parametrize(
     ('library', 'text'), [('mmseg', SEGMENTATION), ('mmpretrain', CLASSIFICATION)]
 )
-def test_two_iterations_by_the_trainer_of_the_library(library, text, tmp_path):
+def test_two_iterations_by_the_trainer_of_the_library(library, text, python, tmp_path):
     write_images(tmp_path / 'data' / 'img')
     write_images(tmp_path / 'data' / 'ann', labels=True)
     for name in ('field', 'town'):
@@ -165,7 +173,7 @@ def test_two_iterations_by_the_trainer_of_the_library(library, text, tmp_path):
     # Not 'mmseg::': MMEngine looks for 'mmsegmentation', the fork has another name.
     text = text.replace('CONFIGS', str(package / '.mim' / 'configs'))
     (tmp_path / 'config.py').write_text(text + HEADER.format(scope=library))
-    run([str(package / '.mim' / 'tools' / 'train.py'), 'config.py'], tmp_path)
+    run([python, str(package / '.mim' / 'tools' / 'train.py'), 'config.py'], tmp_path)
     (checkpoint,) = (tmp_path / 'work').glob('*.pth')
     assert checkpoint.name == 'iter_2.pth'
     (log,) = (tmp_path / 'work').glob('*/vis_data/scalars.json')
@@ -179,11 +187,12 @@ def test_two_iterations_by_the_trainer_of_the_library(library, text, tmp_path):
         ('mmrotate', 'mmrotate::rotated_retinanet/rotated-retinanet-rbox-le90_r50_fpn_1x_dota.py'),
     ],
 )
-def test_detectors_are_built_by_the_runner_of_the_library(library, base, tmp_path):
+def test_detectors_are_built_by_the_runner_of_the_library(library, base, python, tmp_path):
     text = DETECTION.format(base=base) + HEADER.format(scope=library)
     (tmp_path / 'config.py').write_text(text)
     # As each library's own tools/train.py starts.
     register = f'from {library}.utils import register_all_modules\n'
     register += 'register_all_modules(init_default_scope=False)\n'
-    out = run(['-c', register + BUILD], tmp_path)
+    (tmp_path / 'build.py').write_text(register + BUILD)
+    out = run([python, 'build.py'], tmp_path)
     assert out.split()[-3:] == ['CrossScaleViT', '5', 'mmrsfm.datasets.transforms.random_rot90']

@@ -12,7 +12,6 @@ import json
 import math
 import os
 import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -32,6 +31,7 @@ from tests.formats.drawing import (
     terrain,
     write_lines,
 )
+from tests.processes import FreshPython
 
 BACKBONES = {
     # Channels of the four maps, and the dict.
@@ -191,6 +191,13 @@ LIBRARIES = {
 }
 
 
+@pytest.fixture(scope='module')
+def python():
+    """Has imported MMEngine and MMCV, as each trainer does first."""
+    with FreshPython() as fresh:
+        yield fresh.executable
+
+
 @pytest.mark.parametrize(
     ('library', 'backbone'),
     [
@@ -204,7 +211,7 @@ LIBRARIES = {
         pytest.param('mmpretrain', 'RVSAViT', marks=pytest.mark.slow),
     ],
 )
-def test_two_iterations_of_a_stock_config(library, backbone, tmp_path):
+def test_two_iterations_of_a_stock_config(library, backbone, python, tmp_path):
     stock, write_data, rest, length = LIBRARIES[library]
     channels, text = BACKBONES[backbone]
     (tmp_path / 'data').mkdir()
@@ -217,7 +224,7 @@ def test_two_iterations_of_a_stock_config(library, backbone, tmp_path):
     package = Path(importlib.util.find_spec(library).origin).parent
     environment = {key: value for key, value in os.environ.items() if key != 'PYTHONPATH'}
     result = subprocess.run(
-        [sys.executable, '-W', 'ignore', str(package / '.mim' / 'tools' / 'train.py'), 'config.py'],
+        [python, str(package / '.mim' / 'tools' / 'train.py'), 'config.py'],
         cwd=tmp_path,
         env={**environment, 'OMP_NUM_THREADS': '1'},
         capture_output=True,

@@ -8,8 +8,15 @@ import sys
 
 import pytest
 
+from tests.processes import FreshPython
 from tests.slurm.local_slurm import LocalSlurm, missing_programs
-from tests.test_engine.toy import REPO, read_ranks, toy_environment, write_ranked_config
+from tests.test_engine.toy import (
+    REPO,
+    TOY_IMPORTS,
+    read_ranks,
+    toy_environment,
+    write_ranked_config,
+)
 
 pytestmark = [pytest.mark.slurm, pytest.mark.timeout(240)]
 
@@ -23,15 +30,22 @@ def slurm():
         yield cluster
 
 
-def environment(slurm, **variables):
+@pytest.fixture(scope='module')
+def python():
+    """Has imported what the toy config needs, which takes longer than the toy."""
+    with FreshPython(TOY_IMPORTS) as fresh:
+        yield fresh.executable
+
+
+def environment(slurm, python, **variables):
     return (
         toy_environment()
         | {name: slurm.environ[name] for name in ('SLURM_CONF', 'PATH')}
-        | dict(GPUS='0', NTASKS='2', CPUS_PER_TASK='1', PYTHON=sys.executable, **variables)
+        | dict(GPUS='0', NTASKS='2', CPUS_PER_TASK='1', PYTHON=python, **variables)
     )
 
 
-def test_train_and_test(slurm, tmp_path):
+def test_train_and_test(slurm, python, tmp_path):
     config = write_ranked_config(tmp_path)
     work_dir = tmp_path / 'work'
     result = slurm.run(
@@ -43,7 +57,7 @@ def test_train_and_test(slurm, tmp_path):
         str(work_dir),
         '--cfg-options',
         'train_cfg.max_epochs=1',
-        env=environment(slurm),
+        env=environment(slurm, python),
         timeout=100,
         cwd=tmp_path,
     )
@@ -58,7 +72,7 @@ def test_train_and_test(slurm, tmp_path):
         'srun',
         '--ntasks=2',
         '--kill-on-bad-exit=1',
-        sys.executable,
+        python,
         str(REPO / 'tools/test.py'),
         str(config),
         str(work_dir / 'epoch_1.pth'),
@@ -66,7 +80,7 @@ def test_train_and_test(slurm, tmp_path):
         str(tmp_path / 'test'),
         '--launcher',
         'slurm',
-        env=environment(slurm),
+        env=environment(slurm, python),
         timeout=100,
         cwd=tmp_path,
     )
@@ -77,7 +91,7 @@ def test_train_and_test(slurm, tmp_path):
     assert [float(value) for value in metrics.groups()] == [4, 4]
 
 
-def test_slurm_test_script_and_usage_error(slurm, tmp_path):
+def test_slurm_test_script_and_usage_error(slurm, python, tmp_path):
     result = slurm.run(
         'bash',
         str(REPO / 'tools/slurm_test.sh'),
@@ -85,7 +99,7 @@ def test_slurm_test_script_and_usage_error(slurm, tmp_path):
         'toy',
         str(tmp_path / 'nope.py'),
         'nope.pth',
-        env=environment(slurm) | {'NTASKS': '1'},
+        env=environment(slurm, python) | {'NTASKS': '1'},
         timeout=100,
         cwd=tmp_path,
     )
