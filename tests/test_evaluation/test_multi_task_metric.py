@@ -16,6 +16,7 @@ from mmrotate.structures.bbox import RotatedBoxes
 from mmrsfm.errors import ConfigError
 from mmrsfm.evaluation.multi_task.task_samples import instance_sample
 from mmrsfm.registry import METRICS
+from tests.ranks import run_ranks
 
 SIDE = 40
 META = {
@@ -161,6 +162,26 @@ def test_what_ranks_have_twice_counts_once():
     right, wrong = sample('sota', [(1, 1)], [0]), sample('sota', [(1, 1)], [0], [], [])
     once = evaluate([right, wrong, wrong], size=1)
     assert once['sota/rotated/mAP'] == pytest.approx(100)
+
+
+def _evaluate_on(rank, samples):
+    # As a sampler of two ranks deals them out: the first one comes again, to be equally many.
+    own = [*samples, samples[0]][rank::2]
+    return evaluate(own, size=len(samples))
+
+
+def test_two_ranks_evaluate_as_one(tmp_path):
+    samples = [
+        sample('sota', [(1, 1), (20, 5)], [0, 2], [(2, 1), (20, 6)], [0, 2]),
+        sample('sior', [(5, 5)], [0], [(5, 5)], [1], tasks=['instance', 'rotated']),
+        sample('sota', [(25, 25)], [1], [], []),
+        sample('sior', [(3, 20)], [1]),
+        sample('sota', [(9, 9)], [1], semantic=torch.zeros(1, SIDE, SIDE, dtype=torch.int64)),
+    ]
+    alone = evaluate(samples)
+    for values in run_ranks(_evaluate_on, tmp_path, samples):
+        assert values == pytest.approx(alone, nan_ok=True)
+    assert 0 < alone['multi_task/mean'] < 100
 
 
 def test_a_sample_counts_for_the_labels_that_it_has():
