@@ -198,7 +198,8 @@ ROWS = [
         'RetinaNet begins at stride 8: the first map of the pyramid is not used',
         'xview/rvsa_.*'),
     Row(r'default_hooks\.checkpoint\.max_keep_ckpts', ABSENT, 3, RUNTIME),
-    Row(r'default_hooks\.(pretrained_guard|class_count|batch_norm)\.type', ABSENT, str, RUNTIME),
+    Row(r'default_hooks\.(pretrained_guard|class_count|batch_norm|non_finite)\.type', ABSENT, str,
+        RUNTIME),
     Row(r'log_processor\.window_size', ABSENT, 10, "MMEngine's default", f'{SEG}|{CLS}'),
     Row(r'custom_imports\..*', ABSENT, ..., 'registers mmrsfm'),
     # Helpers of the published files that ours do without.

@@ -243,7 +243,9 @@ def test_trains_stops_resumes_tests_and_leaves_its_encoder(data, tmp_path):
     best = [file.name for file in (tmp_path / 'killed').glob('*best*')]
     assert sorted(best) == [
         'best_multi_task_mean_iter_4.pth',
+        'best_multi_task_mean_iter_4.pth.sha256',
         'encoder_best_multi_task_mean_iter_4.pth',
+        'encoder_best_multi_task_mean_iter_4.pth.sha256',
     ]
 
 

@@ -33,6 +33,7 @@ COMMANDS = {
     'pack_tiles': ['none.py', 'out.tiles'],
     'scene_to_mmearth': ['none', 'out'],
     'sen12_flood': ['none', 'out'],
+    'stack_bands': ['none', 'out.tif'],
     'split_dota': ['out', '--images', 'none', '--labels', 'none'],
 }
 
@@ -76,6 +77,6 @@ def test_a_command_of_its_own(tmp_path):
 
 def test_the_page_names_every_command_of_a_benchmark():
     text = (REPO / 'docs/datasets.md').read_text()
-    named = set(re.findall(r'\b(\w+)\.py\b', text))
+    named = set(re.findall(r'(?<!tools/)(?<![-\w])(\w+)\.py\b', text))
     assert named == set(COMMANDS) - {'loveda_server_labels'}
     assert all((REPO / 'data_converters' / f'{name}.py').is_file() for name in COMMANDS)

@@ -410,8 +410,9 @@ class TestDriver:
         assert 'SIMULATED' in (tasks.CONFIGS / task.config).read_text()
 
     def test_configs_exist(self):
+        # Those of multi-task pretraining, and fine-tunings from it, are another job's.
         assert {task.config for task in tasks.TASKS.values()} == {
-            path.name for path in tasks.CONFIGS.glob('*.py')
+            path.name for path in tasks.CONFIGS.glob('*.py') if 'mtp' not in path.name
         }
 
 

@@ -302,7 +302,7 @@ class SwinV2(SwinTransformerV2):
             return x * (-1 - hidden) + token * hidden
         return torch.lerp(x, token.expand_as(x), hidden)
 
-    def _run_stage(self, x: Tensor, stage: Any, recompute: bool) -> Tensor:
+    def _run_stage(self, x: Tensor, stage: Any, recompute: bool = False) -> Tensor:
         if stage.downsample is not None:
             x = _merge(stage.downsample, x)
         grid = (x.shape[1], x.shape[2])
