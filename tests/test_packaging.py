@@ -122,9 +122,11 @@ def test_the_wheel_holds_copies_and_no_rubbish(wheel):
     assert modules <= names
 
 
-def test_a_wheel_resolves_configs_from_a_foreign_folder(wheel, installed, tmp_path):
+# Reading a config takes a tenth of a second: by default every fifth one is resolved.
+@pytest.mark.parametrize('every', [5, pytest.param(1, marks=pytest.mark.slow)])
+def test_a_wheel_resolves_configs_from_a_foreign_folder(every, wheel, installed, tmp_path):
     source = wheel.parent / 'source'
-    found = probe(installed, tmp_path)
+    found = probe(installed, tmp_path, every=every)
     package = Path(found['file']).parent
     assert installed.parents[1] in package.parents, 'the wheel is not what was imported'
     assert Path(found['installed']) == package

@@ -3,20 +3,21 @@
 
 import os
 import subprocess
-import sys
 
 from tests.parity import REPO
+from tests.processes import FreshPython
 from tests.test_evaluation.test_submissions import two_ranks
 
 
 def test_two_ranks_write_what_one_writes(tmp_path):
     two_ranks.write(tmp_path / 'one')
-    command = [sys.executable, '-m', 'torch.distributed.run', '--standalone', '--nproc_per_node=2',
-               two_ranks.__file__, str(tmp_path / 'two')]  # fmt: skip
     environment = os.environ | {'PYTHONPATH': str(REPO), 'OMP_NUM_THREADS': '1'}
-    done = subprocess.run(
-        command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=200
-    )
+    with FreshPython() as fresh:
+        command = [str(fresh.executable), '-m', 'torch.distributed.run', '--standalone',
+                   '--nproc_per_node=2', two_ranks.__file__, str(tmp_path / 'two')]  # fmt: skip
+        done = subprocess.run(
+            command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=200
+        )
     assert done.returncode == 0, done.stderr
     for folder in ('dota', 'l'):
         one, two = (
