@@ -203,8 +203,9 @@ def python():
     [
         ('mmdet', 'RVSAViT'),
         ('mmrotate', 'InternImage'),
-        ('mmseg', 'RVSAViT'),
-        ('mmpretrain', 'InternImage'),
+        # These two: test_custom_imports.py has the trainers of both libraries.
+        pytest.param('mmseg', 'RVSAViT', marks=pytest.mark.slow),
+        pytest.param('mmpretrain', 'InternImage', marks=pytest.mark.slow),
         pytest.param('mmdet', 'InternImage', marks=pytest.mark.slow),
         pytest.param('mmrotate', 'RVSAViT', marks=pytest.mark.slow),
         pytest.param('mmseg', 'InternImage', marks=pytest.mark.slow),

@@ -130,7 +130,10 @@ def prefixed(text):
     return re.sub(rf"type='{names}", r"type='opencd.\1", text)
 
 
-@pytest.mark.parametrize('write', [str, prefixed], ids=['bare', 'prefixed'])
+@pytest.mark.parametrize(
+    'write',
+    [pytest.param(str, id='bare'), pytest.param(prefixed, id='prefixed', marks=pytest.mark.slow)],
+)
 def test_trains_and_tests_by_the_runner_of_mmengine(write, tmp_path):
     text = write(CONFIG)
     assert (text.count("'opencd.") > 10) == (write is prefixed)

@@ -46,6 +46,7 @@ def config(tmp_path):
     return str(path)
 
 
+@pytest.mark.slow  # the parts of the command are tested one by one
 def test_the_command_from_a_foreign_folder(config, tmp_path):
     command = [sys.executable, str(TOOL), config, '--floor']
     command += ['--batch-size', '2', '--iters', '3', '--warmup', '1', '--threads', '1']

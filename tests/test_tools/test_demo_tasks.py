@@ -287,7 +287,14 @@ BUILD = {
 }
 
 
-@pytest.mark.parametrize('name', list(tasks.TASKS))
+# Those of the benchmarks run in test_mtp_runs.py: by default one with labels, one with boxes.
+ALIKE = ('obb', 'seg', 'cd')
+
+
+@pytest.mark.parametrize(
+    'name',
+    [pytest.param(name, marks=pytest.mark.slow) if name in ALIKE else name for name in tasks.TASKS],
+)
 def test_config_trains_tests_and_draws(name, tmp_path, monkeypatch):
     task = tasks.TASKS[name]
     write, build = BUILD[name]

@@ -83,7 +83,14 @@ CGCL = {'loss_cgcl_patch', 'loss_cgcl_image', 'loss_cgcl_patch_image'}
 
 
 @pytest.mark.parametrize(
-    'modalities', [PAIR, dict(sar=1, rgb=3), dict(rgb=3), dict(a=2, b=1, c=4)], ids=str
+    'modalities',
+    [
+        pytest.param(PAIR, marks=pytest.mark.slow),
+        pytest.param(dict(sar=1, rgb=3), marks=pytest.mark.slow),
+        dict(rgb=3),
+        dict(a=2, b=1, c=4),
+    ],
+    ids=str,
 )
 def test_any_modalities(modalities):
     model = build(modalities).train()
