@@ -74,6 +74,7 @@ setup(
     install_requires=read_requirements('torch') + read_requirements('runtime'),
     extras_require={
         'mm': read_requirements('mminstall'),
+        'docs': read_requirements('docs'),
         'optional': read_requirements('optional'),
         'tests': read_requirements('tests'),
     },

@@ -184,13 +184,15 @@ compile_mmcv() {
 # The step that both commands share.
 ensure_env() {
   local req=$REPO/requirements key cons
-  cons=$(hash_of "$req/constraints.txt")
+  # Of what torch and mmcv are built with: another pin does not compile mmcv anew.
+  cons=$(grep -iE '^(onedl-|torch|numpy|setuptools|wheel|packaging|ninja|cython)' \
+    "$req/constraints.txt" | cksum | tr -d ' ')
   key="$cons-$(hash_of "$req"/*.txt "$REPO/setup.py" "$REPO/pyproject.toml" "$REPO/tools/env.sh")-$REPO"
   if stamp_is all "$key" && [ -x "$VENV/bin/python" ]; then
     return 0
   fi
   local fresh=1
-  stamp_is mm "$(hash_of "$req/mminstall.txt" "$req/constraints.txt")" && fresh=0
+  stamp_is mm "$(hash_of "$req/mminstall.txt")-$cons" && fresh=0
   find_python
   if [ "$fresh" = 1 ]; then
     check_place
@@ -218,10 +220,10 @@ ensure_env() {
       'echo "($(find "$VENV/.mmrsfm/tmp" -name "*.o" | wc -l) of 78 files compiled)"' compile_mmcv
     stamp mmcv "$(hash_of "$req/mminstall.txt")-$cons"
   fi
-  if ! stamp_is mm "$(hash_of "$req/mminstall.txt" "$req/constraints.txt")"; then
+  if ! stamp_is mm "$(hash_of "$req/mminstall.txt")-$cons"; then
     with_progress 'install the OpenMMLab packages' true \
       pip_install --no-build-isolation -r "$req/mminstall.txt"
-    stamp mm "$(hash_of "$req/mminstall.txt" "$req/constraints.txt")"
+    stamp mm "$(hash_of "$req/mminstall.txt")-$cons"
   fi
   with_progress 'install mmrsfm' true install_mmrsfm
   with_progress 'check the installation' true \
@@ -231,6 +233,7 @@ ensure_env() {
 
 install_mmrsfm() {
   local req=$REPO/requirements
-  pip_install -r "$req/runtime.txt" -r "$req/tests.txt" -r "$req/optional.txt" &&
+  pip_install -r "$req/runtime.txt" -r "$req/tests.txt" -r "$req/optional.txt" \
+    -r "$req/docs.txt" &&
     pip_install --no-build-isolation --no-deps -e "$REPO"
 }
