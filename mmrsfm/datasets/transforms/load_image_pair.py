@@ -25,7 +25,8 @@ class LoadImagePair(BaseTransform):
     """Loads before and after behind each other in one array, so that both are flipped alike.
 
     Required key: ``pair_paths``, the two files; or ``img_path``, one ``.npy`` of shape (2, C, H,
-    W).
+    W). Optional: ``rasters``, what was read of the two before (``raster`` of
+    :class:`mmrsfm.LoadMultiBandImage`).
 
     Added keys: ``img`` (H, W, 2C) float32, first all bands of the first image; ``valid_mask`` (H,
     W, 2C) bool, only where something is invalid; ``band_names``, those of **one** image;
@@ -60,8 +61,11 @@ class LoadImagePair(BaseTransform):
         if len(paths) != 2:
             raise DataError(f'a pair has two images, got {len(paths)}', results.get('img_path'))
         first, second = ({**results, 'img_path': path} for path in paths)
-        for one in (first, second):
+        rasters = results.pop('rasters', None)
+        for number, one in enumerate((first, second)):
             one.pop('valid_mask', None)
+            if rasters is not None:
+                one['raster'] = rasters[number]
         first, second = self.load.transform(first), self.load.transform(second)
         images = [first['img'], second['img']]
         if images[0].shape != images[1].shape:

@@ -32,8 +32,9 @@ class LoadModalities(BaseTransform):
 
     Required key: ``modality_paths``, a mapping from the name of a modality to its file (or to a
     list of files of one band each). A modality that is not in it, or ``None``, is missing in this
-    sample: its channels are there, and wholly invalid. Optional key: ``window`` (row, column,
-    height, width), the same for all.
+    sample: its channels are there, and wholly invalid. Optional keys: ``window`` (row, column,
+    height, width), the same for all; ``rasters``: from the name of a modality to what was read of
+    it before (``raster`` of :class:`mmrsfm.LoadMultiBandImage`).
 
     Added keys: ``img`` (H, W, C), ``valid_mask`` (H, W, C) bool where something is invalid,
     ``band_names``, ``modalities`` (name to number of channels), ``value_scale``, ``value_offset``,
@@ -106,7 +107,10 @@ class LoadModalities(BaseTransform):
         loaded: dict[str, dict[str, Any]] = {}
         for one in self._modalities:
             if paths.get(one.name) is not None:
-                loaded[one.name] = self._load(one, paths[one.name], results.get('window'))
+                given = {'window': results.get('window')}
+                given['raster'] = results.get('rasters', {}).get(one.name)
+                loaded[one.name] = self._load(one, paths[one.name], given)
+        results.pop('rasters', None)
         first = next(iter(loaded.values()))
         size = first['img'].shape[:2]
         images, masks = [], []
@@ -159,8 +163,9 @@ class LoadModalities(BaseTransform):
                 hint='LoadModalities(allow_missing=True) goes on without it',
             )
 
-    def _load(self, one: _Modality, path: Any, window: Any) -> dict[str, Any]:
-        sample = {'img_path': path} | ({} if window is None else {'window': window})
+    def _load(self, one: _Modality, path: Any, given: dict[str, Any]) -> dict[str, Any]:
+        sample = {key: value for key, value in given.items() if value is not None}
+        sample['img_path'] = path
         sample = one.load.transform(sample)
         count = sample['img'].shape[2]
         if isinstance(path, (list, tuple)):

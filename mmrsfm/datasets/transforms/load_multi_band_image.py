@@ -27,7 +27,9 @@ class LoadMultiBandImage(BaseTransform):
     folder of a Sentinel-2 product), which may come at several resolutions: they are resampled
     (bilinear) to the finest. Optional: ``band_names`` (all bands of the file, from the dataset) and
     ``window`` (row, column, height, width); ``tile``: the number of a tile of ``img_path``, a
-    file of packed tiles (:class:`mmrsfm.PackedTileDataset`).
+    file of packed tiles (:class:`mmrsfm.PackedTileDataset`). ``raster``: a
+    :class:`mmrsfm.datasets.raster.Raster` that was read before, with the bands that would be
+    loaded; then ``img_path`` is only a name.
 
     Added keys: ``img`` (H, W, C), ``band_names`` (where known; otherwise absent), ``value_scale``
     and ``value_offset`` (``value = stored * scale + offset``; packed as ``scale``, a name that
@@ -109,7 +111,9 @@ class LoadMultiBandImage(BaseTransform):
         path = results['img_path']
         names = self.band_names or results.get('band_names')
         window: Any = results.get('window') or self.window
-        if 'tile' in results:
+        if 'raster' in results:
+            raster = results.pop('raster')
+        elif 'tile' in results:
             raster = self._read_packed(results, names)
         elif isinstance(path, (list, tuple)):
             raster = self._read_band_files(path, names, window)
