@@ -27,11 +27,13 @@ from mmrsfm.engine.atomic_io import (
     remove_incomplete,
 )
 from mmrsfm.engine.loops.resumable import ResumableLoop
+from mmrsfm.engine.pending_gradients import gather_pending_gradients, restore_pending_gradients
 from mmrsfm.engine.random_state import capture_random_state, restore_random_state
 from mmrsfm.errors import CheckpointError, CheckpointWriteError
 from mmrsfm.registry import HOOKS
 
 STATE_KEY = 'mmrsfm'
+_INTERIM = 'interim_ckpts'
 
 
 @HOOKS.register_module()
@@ -43,7 +45,8 @@ class CheckpointHook(BaseCheckpointHook):
     * ``meta['mmrsfm_contract']``, from the model's data preprocessor, where that has a contract,
       and ``meta['mmrsfm_traits']`` (see :func:`mmrsfm.checkpoints.describe_model`);
     * ``checkpoint['mmrsfm']``, in checkpoints to resume from: ``version``; ``loop``, the state of
-      the training loop and its sampler; ``random_state``, the generator states of each rank.
+      the training loop and its sampler; ``random_state``, the generator states of each rank;
+      ``gradients``, where gradient accumulation was interrupted, those of each rank.
 
     Both hold plain values and tensors only. On a resume they are restored before the first step; a
     checkpoint given as ``load_from`` restores weights alone.
@@ -75,7 +78,9 @@ class CheckpointHook(BaseCheckpointHook):
             -1 if interval is None else interval, True if by_epoch is None else by_epoch, **kwargs
         )
         self._random_states: list[dict[str, Any]] | None = None
+        self._gradients: dict[str, Any] | None = None
         self._state: dict[str, Any] | None = None
+        self._saved_at: int | None = None
 
     def before_train(self, runner: Any) -> None:
         """Settles the defaults, prepares the folder, and restores the state of a resumed run."""
@@ -118,16 +123,55 @@ class CheckpointHook(BaseCheckpointHook):
                 'loop': loop.state_dict() if isinstance(loop, ResumableLoop) else None,
                 'random_state': self._random_states,
             }
+            if self._gradients is not None:
+                checkpoint[STATE_KEY]['gradients'] = self._gradients
+
+    def save_interim(self, runner: Any, epoch: int, iteration: int) -> str:
+        """Saves now, between two regular checkpoints; the next regular one replaces it.
+
+        A collective: all ranks call it, at the same place.
+
+        Args:
+            runner: The runner.
+            epoch: Number of epochs that are done.
+            iteration: Number of steps that are done.
+
+        Returns:
+            The file, ``iter_{iteration}.pth``: the last regular one, where that is of this state.
+
+        Raises:
+            CheckpointWriteError: If it cannot be written.
+        """
+        if self.last_ckpt is not None and self._saved_at == iteration:
+            return str(self.last_ckpt)
+        name = f'iter_{iteration}.pth'
+        path = self.file_backend.join_path(self.out_dir, name)
+        known = runner.message_hub.runtime_info.get(_INTERIM) or []
+        former = [file for file in known if file != path]
+        runner.message_hub.update_info(_INTERIM, [path])
+        self._write(runner, name, False, {'epoch': epoch, 'iter': iteration}, former)
+        return path
 
     def _save_checkpoint_with_step(self, runner: Any, step: int, meta: dict[str, Any]) -> None:
+        name = self.filename_tmpl.format(step)
+        interim = runner.message_hub.runtime_info.get(_INTERIM) or []
+        kept = self.file_backend.join_path(self.out_dir, name)
+        expired = [*self._expired(runner, step), *(file for file in interim if file != kept)]
+        runner.message_hub.update_info(_INTERIM, [])
+        self._write(runner, name, self.by_epoch, meta, expired)
+
+    def _write(
+        self, runner: Any, name: str, by_epoch: bool, meta: dict[str, Any], expired: list[str]
+    ) -> None:
         # Here all ranks are together; runner.save_checkpoint runs on the master alone, where a
         # collective would wait for ever.
         loop = runner.train_loop
         own = loop.random_state() if isinstance(loop, ResumableLoop) else capture_random_state()
         self._random_states = all_gather_object(own)
-        expired = self._expired(runner, step)
-        name = self.filename_tmpl.format(step)
+        if self.save_optimizer:
+            self._gradients = gather_pending_gradients(runner.optim_wrapper)
         self.last_ckpt = self.file_backend.join_path(self.out_dir, name)
+        self._saved_at = meta['iter']
         runner.message_hub.update_info('last_ckpt', self.last_ckpt)
 
         def save() -> None:
@@ -138,7 +182,7 @@ class CheckpointHook(BaseCheckpointHook):
                 save_optimizer=self.save_optimizer,
                 save_param_scheduler=self.save_param_scheduler and bool(runner.param_schedulers),
                 meta=meta,
-                by_epoch=self.by_epoch,
+                by_epoch=by_epoch,
                 backend_args=self.backend_args,
                 **self.args,
             )
@@ -150,7 +194,7 @@ class CheckpointHook(BaseCheckpointHook):
         try:
             self._together(str(self.last_ckpt), save)
         finally:
-            self._random_states = None
+            self._random_states = self._gradients = None
 
     def _save_best_checkpoint(self, runner: Any, metrics: dict[str, Any]) -> None:
         # MMEngine deletes the former best one before it writes the new one, on the master alone.
@@ -219,6 +263,14 @@ class CheckpointHook(BaseCheckpointHook):
             return
         if isinstance(runner.train_loop, ResumableLoop):
             runner.train_loop.load_state_dict(loop_state)
+        if state.get('gradients') is not None:
+            if restore_pending_gradients(runner.optim_wrapper, state['gradients']):
+                runner.logger.info('Gradients that were accumulated before are there again.')
+            else:
+                runner.logger.warning(
+                    'Gradients that were accumulated before are dropped: accumulative_counts '
+                    'changed.'
+                )
         states = state['random_state']
         if len(states) == get_world_size():
             restore_random_state(states[get_rank()])

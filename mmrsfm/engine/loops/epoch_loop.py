@@ -71,15 +71,19 @@ class EpochTrainLoop(ResumableLoop, EpochBasedTrainLoop):
 
     def _run(self) -> nn.Module:
         self.runner.call_hook('before_train')
+        if self._missed_validation() and self._cursor['batch'] == 0:
+            self._validate_if_due()
         while self._epoch < self._max_epochs and not self.stop_training:
             self.run_epoch()
-            self._decide_current_val_interval()
-            due = self._epoch % self.val_interval == 0 or self._epoch == self._max_epochs
-            if self.runner.val_loop is not None and self._epoch >= self.val_begin and due:
-                with self._validating():
-                    self.runner.val_loop.run()
+            self._validate_if_due()
         self.runner.call_hook('after_train')
         return self.runner.model
+
+    def _validate_if_due(self) -> None:
+        self._decide_current_val_interval()
+        due = self._epoch % self.val_interval == 0 or self._epoch == self._max_epochs
+        if self.runner.val_loop is not None and self._epoch >= self.val_begin and due:
+            self._validate()
 
     def run_epoch(self) -> None:
         """Trains for one epoch, or for the rest of it."""
@@ -87,7 +91,7 @@ class EpochTrainLoop(ResumableLoop, EpochBasedTrainLoop):
         self.runner.call_hook('before_train_epoch')
         self._wrap_collate()
         self.runner.model.train()
-        for idx, data_batch in enumerate(self.dataloader, start=self._cursor['batch']):
+        for idx, data_batch in enumerate(self._batches(), start=self._cursor['batch']):
             self.run_iter(idx, data_batch)
         self._report_bad_samples(self._epoch)
         self._cursor.update(epoch=self._epoch + 1, batch=0)

@@ -17,8 +17,9 @@ from mmrsfm.registry import LOOPS
 class IterTrainLoop(ResumableLoop, IterBasedTrainLoop):
     """MMEngine's iteration-based loop with what :class:`EpochTrainLoop` adds to the other one.
 
-    :class:`mmrsfm.engine.EpochSampler` is switched to its infinite mode. With a sampler of another
-    library the loop runs, and resumes, as MMEngine's does.
+    :class:`mmrsfm.engine.EpochSampler` is switched to its infinite mode. MMEngine's InfiniteSampler
+    is resumed as well. With a finite sampler of another library the loop runs, and resumes, as
+    MMEngine's does: it reads once more what was used.
 
     Args:
         runner: The runner.
@@ -53,26 +54,30 @@ class IterTrainLoop(ResumableLoop, IterBasedTrainLoop):
     def run(self) -> nn.Module:
         """Trains, and returns the model."""
         with self._stopping_workers():
-            return self._run() if self._knows_position else super().run()
+            return self._run() if self._knows_position or self._endless else super().run()
 
     def _run(self) -> nn.Module:
         self.runner.call_hook('before_train')
         self.runner.call_hook('before_train_epoch')
         self._wrap_collate()
+        if self._missed_validation():
+            self._validate_if_due()
         # Only now: hooks of before_train restore the position, and workers fetch ahead.
-        batches = iter(self.dataloader)
+        batches = self._batches()
         while self._iter < self._max_iters and not self.stop_training:
             self.runner.model.train()
             self.run_iter(next(batches))
-            self._decide_current_val_interval()
-            due = self._iter % self.val_interval == 0 or self._iter == self._max_iters
-            if self.runner.val_loop is not None and self._iter >= self.val_begin and due:
-                with self._validating():
-                    self.runner.val_loop.run()
+            self._validate_if_due()
         self._report_bad_samples(self._cursor['epoch'])
         self.runner.call_hook('after_train_epoch')
         self.runner.call_hook('after_train')
         return self.runner.model
+
+    def _validate_if_due(self) -> None:
+        self._decide_current_val_interval()
+        due = self._iter % self.val_interval == 0 or self._iter == self._max_iters
+        if self.runner.val_loop is not None and self._iter >= self.val_begin and due:
+            self._validate()
 
     def run_iter(self, data_batch: Any) -> None:
         """Trains on one batch.

@@ -3,17 +3,19 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping, MutableMapping
 from contextlib import contextmanager
 from copy import deepcopy
 from typing import TYPE_CHECKING, Any
 
 import torch
+from mmengine.dataset import InfiniteSampler
 from mmengine.dist import all_gather_object, get_rank, get_world_size
 from torch.utils.data import BatchSampler, DataLoader
 
 from mmrsfm.engine.random_state import capture_random_state, preserved_random_state
-from mmrsfm.engine.samplers import AddressedIndices, EpochSampler
+from mmrsfm.engine.samplers import AddressedIndices, EpochSampler, SkippingBatchSampler
 from mmrsfm.errors import CheckpointError, ConfigError, TooManyBadSamplesError
 from mmrsfm.randomness import SampleAddress, derive_seed
 
@@ -29,8 +31,13 @@ class ResumableLoop:
     The *cursor* of a loop says what comes next: ``epoch`` and ``batch`` within it, and ``iter``,
     the number of steps made. It moves when a batch is taken, and goes to the next epoch before the
     hooks of the epoch's end run, so that :meth:`state_dict` is right in whichever hook calls it.
+
+    Attributes:
+        waited_for_data: Seconds for which the loop stood still for the current batch; ``None``: it
+            did not measure that.
     """
 
+    waited_for_data: float | None = None
     runner: Any
     dataloader: DataLoader
     _epoch: int
@@ -56,6 +63,8 @@ class ResumableLoop:
         self._rejected_before = 0
         self._cursor = {'epoch': 0, 'batch': 0, 'iter': 0}
         self._train_random_state: dict[str, Any] | None = None
+        self._validated = -1  # the step after which the last validation was
+        self._resumed = False
         # Under diff_rank_seed MMEngine adds the rank; order and augmentation must not know it.
         ranked = runner._randomness_cfg.get('diff_rank_seed', False)
         self._seed: int = runner.seed - (get_rank() if ranked else 0)
@@ -82,6 +91,10 @@ class ResumableLoop:
                 sampler.setdefault('seed', self._seed)
             if kind.endswith('MultiDatasetSampler') and 'batch_size' in cfg:
                 sampler.setdefault('batch_size', cfg['batch_size'])
+        if isinstance(cfg.get('batch_sampler'), MutableMapping):
+            cfg['batch_sampler'] = dict(
+                type=SkippingBatchSampler, batch_sampler=cfg['batch_sampler']
+            )
         return cfg
 
     def _adopt_dataloader(self, infinite: bool) -> None:
@@ -93,7 +106,10 @@ class ResumableLoop:
         generator = torch.Generator()
         generator.manual_seed(derive_seed(self._seed, 'workers'))
         loader.generator = generator
-        batch_sampler = loader.batch_sampler
+        batch_sampler: Any = loader.batch_sampler
+        self._skipping: SkippingBatchSampler | None = None
+        if isinstance(batch_sampler, SkippingBatchSampler):
+            self._skipping, batch_sampler = batch_sampler, batch_sampler.batch_sampler
         sampler = getattr(batch_sampler, 'sampler', loader.sampler)
         self._sampler: EpochSampler | None = None
         self._indices: AddressedIndices | None = None
@@ -102,7 +118,7 @@ class ResumableLoop:
             self._sampler = sampler
         elif hasattr(batch_sampler, 'sampler'):
             self._indices = AddressedIndices(sampler)
-            batch_sampler.sampler = self._indices  # type: ignore[union-attr]
+            batch_sampler.sampler = self._indices
         batch_size = getattr(batch_sampler, 'batch_size', None) or 1
         # Batch samplers of other libraries take indices from the sampler in ways of their own. That
         # of mmdet keeps their order where a batch is one image: there is nothing to group.
@@ -111,6 +127,12 @@ class ResumableLoop:
         )
         self._knows_position = self._sampler is not None and in_order
         self._samples_per_step = int(batch_size) * get_world_size()
+        # Otherwise what was used is drawn once more, and left out. A finite sampler in a loop of
+        # iterations starts again and again, in a way that is MMEngine's.
+        self._endless = infinite and isinstance(sampler, (EpochSampler, InfiniteSampler))
+        self._skips = self._endless or not infinite
+        if self._skipping is None:
+            self._skips &= self._indices is not None and type(batch_sampler) is BatchSampler
 
     def _wrap_collate(self) -> None:
         """Makes the collate function pass records of bad samples on; hooks may have changed it."""
@@ -119,6 +141,19 @@ class ResumableLoop:
         collate: Any = self.dataloader.collate_fn
         if not isinstance(collate, AddressedCollate):
             self.dataloader.collate_fn = AddressedCollate(collate)
+
+    def _batches(self) -> Iterator[Any]:
+        """Yields the batches of the data loader, and measures how long each was waited for."""
+        start = time.perf_counter()
+        batches = iter(self.dataloader)
+        while True:
+            try:
+                held = [next(batches)]
+            except StopIteration:
+                return
+            self.waited_for_data = time.perf_counter() - start
+            yield held.pop()  # not kept here: two batches in memory
+            start = time.perf_counter()
 
     def _enter_epoch(self, epoch: int) -> None:
         """Tells the sampler which epoch is to be drawn."""
@@ -201,6 +236,20 @@ class ResumableLoop:
                 if getattr(loader, '_iterator', None) is not None:
                     loader._iterator = None  # type: ignore[union-attr]
 
+    def _validate(self) -> None:
+        """Runs the validation that is due now."""
+        with self._validating():
+            self.runner.val_loop.run()
+        self._validated = self._iter
+
+    def _missed_validation(self) -> bool:
+        """Whether the run was stopped between a checkpoint and the validation that followed it.
+
+        What comes of a validation is in no checkpoint of the same step: which one is the best, what
+        stops early, and a learning rate that waits for a plateau.
+        """
+        return self._resumed and self._iter > 0 and self._validated != self._iter
+
     def random_state(self) -> dict[str, Any]:
         """Returns the generator states with which training goes on, also during a validation."""
         return self._train_random_state or capture_random_state()
@@ -220,6 +269,7 @@ class ResumableLoop:
         """Returns where the loop is: ``epoch``, ``batch``, ``iter``, the state of the sampler."""
         return {
             **self._cursor,
+            'validated': self._validated,
             'samples_per_step': self._samples_per_step,
             'sampler': self._sampler.state_dict() if self._knows_position else None,  # type: ignore[union-attr]
         }
@@ -253,15 +303,31 @@ class ResumableLoop:
                     'same sample; the schedule counts steps and is not converted.'
                 )
         elif cursor['batch']:
-            self.runner.logger.warning(
-                'The position within the epoch is not restored: it needs mmrsfm.EpochSampler and '
-                'no batch_sampler, when saving and when resuming.'
-            )
-            cursor['batch'] = 0
+            cursor['batch'] = self._skip(cursor['batch'] * int(state['samples_per_step']))
         if cursor['iter'] < 0 or cursor['epoch'] < 0:
             raise CheckpointError(f'the state of the training loop is damaged: {cursor}')
         self._cursor = cursor
         self._iter = cursor['iter']
+        self._validated = int(state.get('validated', -1))
+        self._resumed = True
+
+    def _skip(self, num_samples: int) -> int:
+        """Leaves out what was used of a sampler that has no position; returns batches left out."""
+        count = num_samples // self._samples_per_step
+        if not self._skips:
+            if self._sampler is None and hasattr(self, 'dataloader_iterator'):
+                return count  # MMEngine reads them once more
+            self.runner.logger.warning(
+                'The position within the epoch is not restored: it needs mmrsfm.EpochSampler, or a '
+                'sampler and a batch_sampler given as configs.'
+            )
+            return 0
+        if self._skipping is not None:
+            self._skipping.skip = count
+        else:
+            assert self._indices is not None
+            self._indices.skip = num_samples // get_world_size()
+        return count
 
 
 def _listing(records: list[Mapping[str, Any]]) -> str:
