@@ -93,6 +93,10 @@ class NonFiniteError(MMRSFMError):
     """Too many training steps gave losses or gradients that are NaN or infinite."""
 
 
+class PreemptedError(MMRSFMError):
+    """The run was told to end by a signal; it has saved its state, and can go on from there."""
+
+
 class CheckpointError(MMRSFMError):
     """Base class of everything that is wrong with a checkpoint."""
 

@@ -2,6 +2,7 @@
 """Shared by all tests: reproducible, quiet, two threads, no network."""
 
 import os
+import sys
 
 # Before torch and OpenCV are imported: pytest-xdist runs one process per core.
 os.environ.setdefault('OMP_NUM_THREADS', '1' if 'PYTEST_XDIST_WORKER' in os.environ else '2')
@@ -28,6 +29,9 @@ def _fresh_mmengine_globals():
 
     for manager in (MessageHub, MMLogger, Visualizer, DefaultScope):
         manager._instance_dict.clear()
+    # A run that an exception ended may still be watching for signals.
+    if 'mmrsfm.engine.preemption' in sys.modules:
+        sys.modules['mmrsfm.engine.preemption'].stop_watching()
 
 
 @pytest.fixture(autouse=True)

@@ -18,6 +18,8 @@ default_hooks = dict(
     batch_norm=dict(type='mmrsfm.BatchNormHook'),
     # Steps with NaN or infinity are left out, explained and counted.
     non_finite=dict(type='mmrsfm.NonFiniteHook'),
+    # SIGTERM and SIGUSR1 (Slurm) end the run with a checkpoint, and the exit status 75.
+    preemption=dict(type='mmrsfm.PreemptionHook'),
 )
 
 log_processor = dict(type='mmrsfm.LogProcessor', window_size=10)

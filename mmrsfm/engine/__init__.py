@@ -6,6 +6,7 @@ from mmrsfm.engine.hooks import (
     EncoderCheckpointHook,
     FreezeHook,
     NonFiniteHook,
+    PreemptionHook,
     PretrainedGuardHook,
     VisualizationHook,
 )
@@ -37,6 +38,7 @@ __all__ = [
     'MixMIMLayerDecayOptimWrapperConstructor',
     'MultiDatasetSampler',
     'NonFiniteHook',
+    'PreemptionHook',
     'PretrainedGuardHook',
     'RVSALayerDecayOptimWrapperConstructor',
     'SwinLayerDecayOptimWrapperConstructor',

@@ -13,7 +13,14 @@ from typing import Any
 from mmengine.config import Config, DictAction
 
 from mmrsfm.engine.launch import LAUNCHERS, configure_distributed, init_distributed, shut_down
-from mmrsfm.errors import ConfigError, DatasetNotFoundError, LaunchError, MMRSFMError
+from mmrsfm.engine.preemption import EXIT_REQUEUE, stop_watching
+from mmrsfm.errors import (
+    ConfigError,
+    DatasetNotFoundError,
+    LaunchError,
+    MMRSFMError,
+    PreemptedError,
+)
 
 EXIT_FAILED, EXIT_USAGE, EXIT_INTERRUPTED, EXIT_NO_READER = 1, 2, 130, 141
 
@@ -104,11 +111,13 @@ def run_command(
 
     Returns:
         The exit code: 0; 2 for a wrong argument or a file that is not there; 1 for any other error
-        of mmrsfm; 130 after Ctrl-C; 141 if the reader of the output has gone (``| head``), as of a
-        program that SIGPIPE ended. Other exceptions pass.
+        of mmrsfm; 75 of a training that a signal ended and that can go on; 130 after Ctrl-C; 141 if
+        the reader of the output has gone (``| head``), as of a program that SIGPIPE ended. Other
+        exceptions pass.
     """
     args = parser.parse_args(argv)
     debug = args.debug or os.environ.get('MMRSFM_DEBUG', '0') not in ('', '0')
+    stopped = False
     try:
         main(args)
         sys.stdout.flush()  # here, not when the interpreter ends: the pipe may be closed
@@ -119,6 +128,9 @@ def run_command(
     except KeyboardInterrupt:
         _say(parser, 'interrupted. A training continues with --resume.')
         return EXIT_INTERRUPTED
+    except PreemptedError as error:
+        _say(parser, str(error))
+        stopped = True
     except (MMRSFMError, FileNotFoundError, PermissionError) as error:
         if debug:
             raise
@@ -128,9 +140,11 @@ def run_command(
             reason = f'{error.filename}: {error.strerror}'
         _say(parser, f'error: {reason}\n(--debug shows where)')
         return EXIT_USAGE if isinstance(error, usage) else EXIT_FAILED
+    finally:
+        stop_watching()
     # Only now: after an error, leaving the group could wait for ranks that wait for this one.
     shut_down()
-    return 0
+    return EXIT_REQUEUE if stopped else 0
 
 
 def _drop_closed_pipes() -> bool:

@@ -200,6 +200,7 @@ ROWS = [
     Row(r'default_hooks\.checkpoint\.max_keep_ckpts', ABSENT, 3, RUNTIME),
     Row(r'default_hooks\.(pretrained_guard|class_count|batch_norm|non_finite)\.type', ABSENT, str,
         RUNTIME),
+    Row(r'default_hooks\.preemption\.type', ABSENT, str, RUNTIME),
     Row(r'log_processor\.window_size', ABSENT, 10, "MMEngine's default", f'{SEG}|{CLS}'),
     Row(r'custom_imports\..*', ABSENT, ..., 'registers mmrsfm'),
     # Helpers of the published files that ours do without.

@@ -5,6 +5,7 @@ from mmrsfm.engine.hooks.class_count_hook import ClassCountHook
 from mmrsfm.engine.hooks.encoder_checkpoint_hook import EncoderCheckpointHook
 from mmrsfm.engine.hooks.freeze_hook import FreezeHook
 from mmrsfm.engine.hooks.non_finite_hook import NonFiniteHook
+from mmrsfm.engine.hooks.preemption_hook import PreemptionHook
 from mmrsfm.engine.hooks.pretrained_guard_hook import PretrainedGuardHook
 from mmrsfm.engine.hooks.visualization_hook import VisualizationHook
 
@@ -15,6 +16,7 @@ __all__ = [
     'EncoderCheckpointHook',
     'FreezeHook',
     'NonFiniteHook',
+    'PreemptionHook',
     'PretrainedGuardHook',
     'VisualizationHook',
 ]
