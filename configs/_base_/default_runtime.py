@@ -1,10 +1,11 @@
 # What every run has, of any task and any schedule. The task's config sets `default_scope` and,
-# where it wants another than MMEngine's, `visualizer`. A schedule sets `train_cfg`: logging and
+# where it draws predictions, the type of the `visualizer`. A schedule sets `train_cfg`: logging and
 # checkpoints count in its unit, so that they are the same for epochs and for iterations.
 custom_imports = dict(imports=['mmrsfm'], allow_failed_imports=False)
 
 default_hooks = dict(
-    timer=dict(type='IterTimerHook'),
+    # Times, images/s, waiting for data, use of the GPU.
+    timer=dict(type='mmrsfm.IterTimerHook'),
     logger=dict(type='LoggerHook', interval=50),
     param_scheduler=dict(type='ParamSchedulerHook'),
     # Every epoch, or every val_interval iterations.
@@ -20,10 +21,18 @@ default_hooks = dict(
     non_finite=dict(type='mmrsfm.NonFiniteHook'),
     # SIGTERM and SIGUSR1 (Slurm) end the run with a checkpoint, and the exit status 75.
     preemption=dict(type='mmrsfm.PreemptionHook'),
+    # Pretraining: images, what was hidden, and what the model makes of it, twenty times in a run.
+    training_pictures=dict(type='mmrsfm.TrainingPictureHook'),
 )
 
 log_processor = dict(type='mmrsfm.LogProcessor', window_size=10)
 log_level = 'INFO'
+# Numbers and pictures: files in vis_data, and TensorBoard where it is installed. W&B, MLflow:
+# docs/monitoring.md.
+visualizer = dict(
+    type='Visualizer',
+    vis_backends=[dict(type='LocalVisBackend'), dict(type='mmrsfm.TensorboardVisBackend')],
+)
 
 env_cfg = dict(
     cudnn_benchmark=False,

@@ -9,7 +9,6 @@ import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from copy import deepcopy
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -332,20 +331,3 @@ def without_pretrained(cfg: Any) -> Any:
     if isinstance(cfg, list | tuple):
         return type(cfg)(without_pretrained(item) for item in cfg)
     return cfg
-
-
-def peak_memory(device: torch.device | str) -> int:
-    """Returns the largest memory in bytes so far: of the process (CPU), or allocated (CUDA)."""
-    if torch.device(device).type == 'cuda':
-        return int(torch.cuda.max_memory_allocated(device))
-    try:
-        # Not ru_maxrss: a child inherits its parent's there.
-        found = re.search(r'VmHWM:\s+(\d+) kB', Path('/proc/self/status').read_text())
-        if found:
-            return int(found[1]) * 1024
-    except OSError:
-        pass
-    import resource
-
-    unit = 1 if sys.platform == 'darwin' else 1024
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit

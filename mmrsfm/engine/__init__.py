@@ -5,9 +5,11 @@ from mmrsfm.engine.hooks import (
     ClassCountHook,
     EncoderCheckpointHook,
     FreezeHook,
+    IterTimerHook,
     NonFiniteHook,
     PreemptionHook,
     PretrainedGuardHook,
+    TrainingPictureHook,
     VisualizationHook,
 )
 from mmrsfm.engine.log_processor import LogProcessor
@@ -33,6 +35,7 @@ __all__ = [
     'EpochTrainLoop',
     'FreezeHook',
     'InternImageLayerDecayOptimWrapperConstructor',
+    'IterTimerHook',
     'IterTrainLoop',
     'LogProcessor',
     'MixMIMLayerDecayOptimWrapperConstructor',
@@ -42,5 +45,6 @@ __all__ = [
     'PretrainedGuardHook',
     'RVSALayerDecayOptimWrapperConstructor',
     'SwinLayerDecayOptimWrapperConstructor',
+    'TrainingPictureHook',
     'VisualizationHook',
 ]

@@ -28,6 +28,7 @@ _DRAWERS = {
     'mmrotate': ('mmdet.DetVisualizationHook', 'mmrotate.RotLocalVisualizer'),
     'opencd': ('opencd.CDVisualizationHook', 'opencd.CDLocalVisualizer'),
 }
+_RECONSTRUCTIONS = 'mmrsfm.ReconstructionVisualizer'  # of pretraining algorithms
 
 
 def load_config(path: str | Path, options: Mapping[str, Any] | None = None) -> Config:
@@ -284,8 +285,10 @@ def enable_visualization(
                 "visualization=dict(type='mmpretrain.VisualizationHook')"
             )
         hooks.visualization = dict(type=hook_type)
-    if not cfg.get('visualizer'):
-        cfg.visualizer = dict(type=visualizer_type or 'Visualizer', name='visualizer')
+    given = cfg.get('visualizer') or {}
+    if given.get('type', 'Visualizer') == 'Visualizer':  # which draws no predictions
+        drawer = _RECONSTRUCTIONS if _reconstructs(cfg) else visualizer_type
+        cfg.visualizer = {**given, 'type': drawer or 'Visualizer', 'name': 'visualizer'}
     hook = hooks.visualization
     with HOOKS.switch_scope_and_registry(cfg.get('default_scope')) as registry:
         cls = registry.get(hook['type']) if isinstance(hook['type'], str) else hook['type']
@@ -308,6 +311,14 @@ def enable_visualization(
         else:
             cfg.visualizer.save_dir = show_dir
             cfg.visualizer.setdefault('vis_backends', [dict(type='LocalVisBackend')])
+
+
+def _reconstructs(cfg: Config) -> bool:
+    """Whether the model is a pretraining algorithm whose predictions are reconstructions."""
+    model = cfg.get('model') or {}
+    with MODELS.switch_scope_and_registry(cfg.get('default_scope')) as registry:
+        kind = model.get('type')
+        return hasattr(registry.get(kind) if isinstance(kind, str) else kind, 'reconstruct')
 
 
 def set_output_folder(cfg: Config, out: str) -> None:

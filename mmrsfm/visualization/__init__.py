@@ -4,11 +4,13 @@
 from mmrsfm.visualization.height_visualizer import HeightVisualizer
 from mmrsfm.visualization.reconstruction_visualizer import ReconstructionVisualizer
 from mmrsfm.visualization.registration_visualizer import RegistrationVisualizer
+from mmrsfm.visualization.tensorboard_backend import TensorboardVisBackend
 from mmrsfm.visualization.translation_visualizer import TranslationVisualizer
 
 __all__ = [
     'HeightVisualizer',
     'ReconstructionVisualizer',
     'RegistrationVisualizer',
+    'TensorboardVisBackend',
     'TranslationVisualizer',
 ]

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import colorsys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -48,6 +49,24 @@ def colourise(class_map: np.ndarray, palette: Sequence[Sequence[int]]) -> np.nda
     table = np.full((256, 3), 255, dtype=np.uint8)
     table[: len(palette)] = np.asarray(palette, dtype=np.uint8)
     return table[class_map.astype(np.uint8)]
+
+
+def distinct_colours(count: int) -> list[list[int]]:
+    """A colour for each class, neighbours far apart on the colour wheel.
+
+    Args:
+        count: Number of classes.
+
+    Returns:
+        Red, green, blue in 0 to 255 of each.
+    """
+    colours = [
+        colorsys.hsv_to_rgb(
+            0.618034 * number % 1, 0.55 + 0.4 * (number % 2), 0.95 - 0.3 * (number % 3 / 2)
+        )
+        for number in range(count)
+    ]
+    return [[round(255 * part) for part in colour] for colour in colours]
 
 
 def draw_panels(

@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import colorsys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -13,7 +12,8 @@ import numpy as np
 from mmrsfm.errors import ConfigError
 from mmrsfm.registry import VISUALIZERS
 from mmrsfm.visualization.modality_visualizer import ModalityVisualizer, beside
-from mmrsfm.visualization.panels import colourise, draw_panels
+from mmrsfm.visualization.panels import colourise, distinct_colours, draw_panels
+from mmrsfm.visualization.samples import natural_bands
 
 Reconstruction = Mapping[str, Mapping[str, Any]]
 _HIDDEN, _MISSING = (127, 127, 127), (70, 0, 0)
@@ -25,10 +25,23 @@ _IN_A_ROW = 3  # modalities; more are drawn below each other
 class ReconstructionVisualizer(ModalityVisualizer):
     """Image, masked image and prediction of each modality, beside each other; and weights.
 
-    For what :meth:`mmrsfm.MaRS.predict`, :meth:`mmrsfm.SARWMixMAE.predict` and
-    :meth:`mmrsfm.MPMAE.predict` return: data samples with ``reconstruction``. Its arguments are
-    those of :class:`~mmrsfm.visualization.modality_visualizer.ModalityVisualizer`.
+    For what :meth:`mmrsfm.CrossScaleMAE.predict`, :meth:`mmrsfm.MaRS.predict`,
+    :meth:`mmrsfm.MPMAE.predict` and :meth:`mmrsfm.SARWMixMAE.predict` return: data samples with
+    ``reconstruction``. ``tools/test.py --show-dir`` takes it for these models.
+
+    Args:
+        modalities: Not needed: a reconstruction names its modalities.
+        name: See MMEngine's Visualizer.
+        **kwargs: As of MMEngine's Visualizer.
     """
+
+    def __init__(
+        self,
+        modalities: Mapping[str, int] | None = None,
+        name: str = 'visualizer',
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(modalities or {'image': 1}, name, **kwargs)
 
     def draw(self, shown: dict[str, Any], sample: Any) -> np.ndarray:
         """See :meth:`ModalityVisualizer.draw`.
@@ -39,22 +52,36 @@ class ReconstructionVisualizer(ModalityVisualizer):
         found = getattr(sample, 'reconstruction', None)
         if found is None:
             raise ConfigError(
-                'ReconstructionVisualizer draws what mmrsfm.MaRS, mmrsfm.SARWMixMAE or '
-                'mmrsfm.MPMAE predicts; this data sample has no reconstruction'
+                'ReconstructionVisualizer draws what mmrsfm.CrossScaleMAE, mmrsfm.MaRS, '
+                'mmrsfm.MPMAE or mmrsfm.SARWMixMAE predicts; this data sample has no reconstruction'
             )
-        return arranged(found)
+        return arranged(found, band_names=shown.get('band_names'))
 
 
-def arranged(reconstruction: Reconstruction, paste: bool = True) -> np.ndarray:
+def arranged(
+    reconstruction: Reconstruction,
+    paste: bool = True,
+    band_names: Sequence[str] | None = None,
+) -> np.ndarray:
     """The panels of a sample as one picture: few modalities beside, many below each other.
 
     Args:
         reconstruction: See :func:`reconstruction_panels`.
         paste: See :func:`reconstruction_panels`.
+        band_names: Of the sample: what has as many channels is shown in natural colours where the
+            names tell them.
 
     Returns:
         uint8 (H, W, 3).
     """
+    natural = natural_bands(band_names)
+    if natural is not None:
+        reconstruction = {
+            name: {'bands': natural, **part}
+            if len(part['image']) == len(band_names or ())
+            else part
+            for name, part in reconstruction.items()
+        }
     panels = reconstruction_panels(reconstruction, paste)
     each = len(panels) // len(reconstruction)
     if len(reconstruction) <= _IN_A_ROW or each * len(reconstruction) != len(panels):
@@ -91,7 +118,7 @@ def reconstruction_panels(
         hidden = mask[..., 0].astype(bool)
         if part.get('classes'):
             missing = image[..., 0] < 0
-            palette = _palette(int(part['classes']))
+            palette = distinct_colours(int(part['classes']))
             whole, painted = (colourise(one[..., 0], palette) for one in (image, pred))
         else:
             bands = list(part.get('bands') or ((0, 1, 2) if image.shape[2] >= 3 else (0,)))
@@ -140,17 +167,6 @@ def draw_reconstructions(
     """
     rows = [arranged(one, paste) for one in reconstructions]
     return draw_panels(path, [(title, np.concatenate(rows))], caption=caption)
-
-
-def _palette(classes: int) -> list[list[int]]:
-    """A colour for each class, neighbours far apart on the colour wheel."""
-    colours = [
-        colorsys.hsv_to_rgb(
-            0.618034 * number % 1, 0.55 + 0.4 * (number % 2), 0.95 - 0.3 * (number % 3 / 2)
-        )
-        for number in range(classes)
-    ]
-    return [[round(255 * part) for part in colour] for colour in colours]
 
 
 def _array(value: Any) -> np.ndarray:

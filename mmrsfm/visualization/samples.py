@@ -78,6 +78,15 @@ def choose_steps(
     return [loaded[-1] if loaded else steps[0]]
 
 
+def natural_bands(names: Sequence[str] | None) -> list[int] | None:
+    """The numbers of red, green and blue, from 0, where the names of the bands tell them."""
+    names = list(names or ())
+    for natural in _NATURAL_COLOURS:
+        if set(natural) <= set(names):
+            return [names.index(band) for band in natural]
+    return None
+
+
 def draw_image(
     sample: dict[str, Any], bands: Sequence[str | int] | None = None, bgr: bool = False
 ) -> np.ndarray:
@@ -206,9 +215,9 @@ def _choose_bands(
 ) -> list[int]:
     names = list(sample.get('band_names') or ())
     if bands is None:
-        for natural in _NATURAL_COLOURS:
-            if set(natural) <= set(names):
-                return [names.index(band) for band in natural]
+        natural = natural_bands(names)
+        if natural is not None:
+            return natural
         if count < 3:
             return [0, count - 1, 0] if count == 2 else [0, 0, 0]
         return [2, 1, 0] if bgr else [0, 1, 2]

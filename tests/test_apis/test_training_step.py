@@ -12,11 +12,11 @@ from mmrsfm.apis.training_step import (
     PARTS,
     TrainingStep,
     infer_input_shape,
-    peak_memory,
     random_batch,
     real_batches,
 )
 from mmrsfm.errors import ConfigError, DatasetNotFoundError
+from mmrsfm.utils.resource_use import peak_memory
 
 ARCH = dict(embed_dims=16, num_layers=1, num_heads=2, feedforward_channels=32)
 BACKBONE = dict(type='mmrsfm.CrossScaleViT', arch=ARCH, img_size=32, patch_size=16, in_channels=4)

@@ -201,6 +201,10 @@ ROWS = [
     Row(r'default_hooks\.(pretrained_guard|class_count|batch_norm|non_finite)\.type', ABSENT, str,
         RUNTIME),
     Row(r'default_hooks\.preemption\.type', ABSENT, str, RUNTIME),
+    Row(r'default_hooks\.training_pictures\.type', ABSENT, str, RUNTIME),
+    Row(r'default_hooks\.timer\.type', 'IterTimerHook', 'mmrsfm.IterTimerHook', RUNTIME),
+    Row(r'(visualizer\.)?vis_backends\[1\]\.type', ABSENT, 'mmrsfm.TensorboardVisBackend', RUNTIME),
+    Row(r'vis_backends\[0\]\.type', 'LocalVisBackend', ABSENT, 'in the visualizer alone'),
     Row(r'log_processor\.window_size', ABSENT, 10, "MMEngine's default", f'{SEG}|{CLS}'),
     Row(r'custom_imports\..*', ABSENT, ..., 'registers mmrsfm'),
     # Helpers of the published files that ours do without.

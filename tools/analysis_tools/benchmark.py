@@ -27,11 +27,12 @@ import torch
 
 from mmrsfm.apis.backbone_step import PASSES, BackboneStep
 from mmrsfm.apis.loader_step import LoaderStep
-from mmrsfm.apis.training_step import PARTS, TrainingStep, peak_memory
+from mmrsfm.apis.training_step import PARTS, TrainingStep
 from mmrsfm.engine import command_line, run_config
 from mmrsfm.errors import ConfigError
 from mmrsfm.utils.host_memory import keep_freed_memory
 from mmrsfm.utils.matmul_floor import MatmulFloor, MatmulRecorder
+from mmrsfm.utils.resource_use import peak_memory
 
 
 def build_parser() -> argparse.ArgumentParser:

@@ -21,9 +21,3 @@ model = dict(
     # As published; 'pair': a mask for each pair of images instead of one for all of a GPU.
     mask_scope='batch',
 )
-# Image, what of it was shown, prediction and weights: tools/test.py --show-dir.
-visualizer = dict(
-    type='mmrsfm.ReconstructionVisualizer',
-    modalities=dict(VH=1, VV=1),
-    vis_backends=[dict(type='LocalVisBackend')],
-)

@@ -10,5 +10,4 @@ default_hooks = dict(
     checkpoint=dict(save_best='multi-label/weighted', rule='greater'),
     visualization=dict(type='mmrsfm.VisualizationHook'),
 )
-vis_backends = [dict(type='LocalVisBackend')]
-visualizer = dict(type='UniversalVisualizer', vis_backends=vis_backends)
+visualizer = dict(type='UniversalVisualizer')

@@ -21,5 +21,4 @@ default_hooks = dict(
     checkpoint=dict(interval=20),
     visualization=dict(type='mmrsfm.VisualizationHook'),
 )
-vis_backends = [dict(type='LocalVisBackend')]
-visualizer = dict(type='UniversalVisualizer', vis_backends=vis_backends)
+visualizer = dict(type='UniversalVisualizer')

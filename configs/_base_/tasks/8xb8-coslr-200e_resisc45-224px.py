@@ -12,5 +12,4 @@ default_hooks = dict(
     checkpoint=dict(interval=40),
     visualization=dict(type='VisualizationHook', enable=False),
 )
-vis_backends = [dict(type='LocalVisBackend')]
-visualizer = dict(type='UniversalVisualizer', vis_backends=vis_backends)
+visualizer = dict(type='UniversalVisualizer')

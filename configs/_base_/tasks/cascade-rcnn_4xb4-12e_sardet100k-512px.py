@@ -10,5 +10,4 @@ model = dict(roi_head=dict(bbox_head=heads))
 auto_scale_lr = dict(enable=False, base_batch_size=16)
 default_hooks = dict(checkpoint=dict(interval=3), visualization=dict(type='DetVisualizationHook'))
 log_processor = dict(window_size=50)
-vis_backends = [dict(type='LocalVisBackend')]
-visualizer = dict(type='DetLocalVisualizer', name='visualizer', vis_backends=vis_backends)
+visualizer = dict(type='DetLocalVisualizer', name='visualizer')

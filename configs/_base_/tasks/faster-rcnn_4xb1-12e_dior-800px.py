@@ -9,5 +9,4 @@ model = dict(backbone=dict(with_cp=True), roi_head=dict(bbox_head=dict(num_class
 auto_scale_lr = dict(enable=False, base_batch_size=4)
 default_hooks = dict(checkpoint=dict(interval=3), visualization=dict(type='DetVisualizationHook'))
 log_processor = dict(window_size=50)
-vis_backends = [dict(type='LocalVisBackend')]
-visualizer = dict(type='DetLocalVisualizer', name='visualizer', vis_backends=vis_backends)
+visualizer = dict(type='DetLocalVisualizer', name='visualizer')

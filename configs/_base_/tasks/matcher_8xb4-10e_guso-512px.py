@@ -14,5 +14,4 @@ visualizer = dict(
     type='mmrsfm.RegistrationVisualizer',
     name='visualizer',
     modalities=_base_.modalities,
-    vis_backends=[dict(type='LocalVisBackend')],
 )

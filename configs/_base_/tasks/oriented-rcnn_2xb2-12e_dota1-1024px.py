@@ -11,5 +11,4 @@ default_hooks = dict(
     checkpoint=dict(interval=8), visualization=dict(type='mmdet.DetVisualizationHook')
 )
 log_processor = dict(window_size=50)
-vis_backends = [dict(type='LocalVisBackend')]
-visualizer = dict(type='RotLocalVisualizer', name='visualizer', vis_backends=vis_backends)
+visualizer = dict(type='RotLocalVisualizer', name='visualizer')

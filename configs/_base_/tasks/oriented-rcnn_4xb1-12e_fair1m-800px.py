@@ -11,7 +11,6 @@ default_hooks = dict(
     checkpoint=dict(interval=3), visualization=dict(type='mmdet.DetVisualizationHook')
 )
 log_processor = dict(window_size=50)
-vis_backends = [dict(type='LocalVisBackend')]
-visualizer = dict(type='RotLocalVisualizer', name='visualizer', vis_backends=vis_backends)
+visualizer = dict(type='RotLocalVisualizer', name='visualizer')
 # Without data to validate on.
 val_cfg = None

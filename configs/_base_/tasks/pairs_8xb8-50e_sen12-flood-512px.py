@@ -26,5 +26,4 @@ default_hooks = dict(
     checkpoint=dict(interval=5, save_best='accuracy/top1', rule='greater'),
     visualization=dict(type='mmrsfm.VisualizationHook'),
 )
-vis_backends = [dict(type='LocalVisBackend')]
-visualizer = dict(type='UniversalVisualizer', vis_backends=vis_backends)
+visualizer = dict(type='UniversalVisualizer')

@@ -23,5 +23,4 @@ visualizer = dict(
     modalities=_base_.modalities,
     source='sar',
     target='rgb',
-    vis_backends=[dict(type='LocalVisBackend')],
 )

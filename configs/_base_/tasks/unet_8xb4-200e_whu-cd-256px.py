@@ -14,5 +14,5 @@ default_hooks = dict(
 )
 log_processor = dict(by_epoch=True, window_size=50)
 env_cfg = dict(cudnn_benchmark=True)
-vis_backends = [dict(type='CDLocalVisBackend')]
+vis_backends = [dict(type='CDLocalVisBackend'), dict(type='mmrsfm.TensorboardVisBackend')]
 visualizer = dict(type='CDLocalVisualizer', name='visualizer', vis_backends=vis_backends, alpha=1.0)

@@ -16,5 +16,4 @@ default_hooks = dict(
     logger=dict(log_metric_by_epoch=False),
     checkpoint=dict(by_epoch=False, interval=1500, save_best='mIoU'),
 )
-vis_backends = [dict(type='LocalVisBackend')]
-visualizer = dict(type='SegLocalVisualizer', name='visualizer', vis_backends=vis_backends)
+visualizer = dict(type='SegLocalVisualizer', name='visualizer')

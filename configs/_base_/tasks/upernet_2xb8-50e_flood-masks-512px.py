@@ -17,5 +17,4 @@ model = dict(
 optim_wrapper = dict(optimizer=dict(lr=1e-4))
 auto_scale_lr = dict(base_batch_size=16)
 default_hooks = dict(checkpoint=dict(interval=5, save_best='mIoU', rule='greater'))
-vis_backends = [dict(type='LocalVisBackend')]
-visualizer = dict(type='SegLocalVisualizer', name='visualizer', vis_backends=vis_backends)
+visualizer = dict(type='SegLocalVisualizer', name='visualizer')

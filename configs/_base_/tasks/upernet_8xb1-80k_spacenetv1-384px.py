@@ -18,5 +18,4 @@ default_hooks = dict(
     visualization=dict(type='SegVisualizationHook', interval=1),
 )
 env_cfg = dict(cudnn_benchmark=True)
-vis_backends = [dict(type='LocalVisBackend')]
-visualizer = dict(type='SegLocalVisualizer', name='visualizer', vis_backends=vis_backends)
+visualizer = dict(type='SegLocalVisualizer', name='visualizer')

@@ -4,9 +4,11 @@ from mmrsfm.engine.hooks.checkpoint_hook import CheckpointHook
 from mmrsfm.engine.hooks.class_count_hook import ClassCountHook
 from mmrsfm.engine.hooks.encoder_checkpoint_hook import EncoderCheckpointHook
 from mmrsfm.engine.hooks.freeze_hook import FreezeHook
+from mmrsfm.engine.hooks.iter_timer_hook import IterTimerHook
 from mmrsfm.engine.hooks.non_finite_hook import NonFiniteHook
 from mmrsfm.engine.hooks.preemption_hook import PreemptionHook
 from mmrsfm.engine.hooks.pretrained_guard_hook import PretrainedGuardHook
+from mmrsfm.engine.hooks.training_picture_hook import TrainingPictureHook
 from mmrsfm.engine.hooks.visualization_hook import VisualizationHook
 
 __all__ = [
@@ -15,8 +17,10 @@ __all__ = [
     'ClassCountHook',
     'EncoderCheckpointHook',
     'FreezeHook',
+    'IterTimerHook',
     'NonFiniteHook',
     'PreemptionHook',
     'PretrainedGuardHook',
+    'TrainingPictureHook',
     'VisualizationHook',
 ]

@@ -112,7 +112,7 @@ class VisualizationHook(Hook):
                 options['out_file'] = str(Path(self.out_dir) / f'{name}.png')
             visualizer: Any = runner.visualizer
             if hasattr(visualizer, 'add_multi_band'):
-                shown = _shown(image, sample)
+                shown = as_shown(image, sample)
                 visualizer.add_multi_band(name, shown, sample, step=step, **options)
                 continue
             picture = self._picture(image, sample)
@@ -133,7 +133,7 @@ class VisualizationHook(Hook):
 
         from mmrsfm.visualization.samples import draw_image
 
-        shown = _shown(image, sample)
+        shown = as_shown(image, sample)
         # mmrsfm's loader states the scale; that of mmcv, which does not, gives BGR.
         bgr = getattr(sample, 'scale', None) is None
         picture = draw_image(shown, self.bands, bgr)
@@ -152,8 +152,13 @@ def _either(sample: Any, *keys: str) -> Any:
     return next((sample.get(key) for key in keys if key in sample), None)
 
 
-def _shown(image: torch.Tensor, sample: Any) -> dict[str, Any]:
-    """The sample as :func:`mmrsfm.visualization.samples.draw_image` takes it."""
+def as_shown(image: torch.Tensor, sample: Any) -> dict[str, Any]:
+    """The sample as :func:`mmrsfm.visualization.samples.draw_image` takes it.
+
+    Args:
+        image: (C, H, W).
+        sample: Its data sample, with ``img_path``, ``band_names`` and ``valid_mask`` where known.
+    """
     array = image.permute(1, 2, 0).cpu().numpy()
     shown: dict[str, Any] = {
         'img': array,

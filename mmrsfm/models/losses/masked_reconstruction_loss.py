@@ -163,6 +163,39 @@ class MaskedReconstructionLoss(nn.Module):
         target = unpatchify(target, grid, self.patch_size)
         return 1 - structural_similarity(pred, target)
 
+    def to_images(
+        self,
+        pred: Tensor,
+        images: Tensor,
+        grid: tuple[int, int],
+        valid: Tensor | None = None,
+    ) -> Tensor:
+        """Predicted patches as images, for pictures: in the units of the images.
+
+        What the loss leaves open is taken from the images: mean and variance of each patch with
+        ``norm_pix``; the range of values with ``'bce'`` and ``'ssim'``.
+
+        Args:
+            pred: As for :meth:`forward`.
+            images: As for :meth:`forward`.
+            grid: Rows and columns of patches.
+            valid: As for :meth:`forward`.
+
+        Returns:
+            (B, C, H, W) float32.
+        """
+        pred = pred.detach().float()
+        known = images.float() if valid is None else images.float()[valid]
+        if self.kind in ('bce', 'ssim'):
+            pred = pred.sigmoid() if self.kind == 'bce' else min_max_scaled(pred)
+            if known.numel():
+                pred = pred * (known.max() - known.min()) + known.min()
+        elif self.norm_pix:
+            ok = None if valid is None else patchify(valid, self.patch_size)
+            mean, deviation = patch_statistics(patchify(images.float(), self.patch_size), ok)
+            pred = pred * deviation + mean
+        return unpatchify(pred, grid, self.patch_size)
+
 
 def normalised_patches(target: Tensor, valid: Tensor | None) -> Tensor:
     """Each patch minus its mean, by the root of its unbiased variance, over its valid pixels."""

@@ -283,6 +283,70 @@ class CrossScaleMAE(BaseSelfSupervisor):
             losses['latent'] = pointwise_loss(source, target, self.loss_e)
         return {f'loss_{term}': losses[term] * self.loss_weights[term] for term in self.terms}
 
+    @torch.no_grad()
+    def reconstruct(
+        self, inputs: Tensor | Sequence[Tensor], data_samples: Sequence[Any] | None = None
+    ) -> dict[str, dict[str, Tensor]]:
+        """What the model makes of the visible patches; in the units of the inputs.
+
+        Args:
+            inputs: See :meth:`make_views`.
+            data_samples: See :meth:`make_views`.
+
+        Returns:
+            For ``image`` and, with two views, ``crop``: ``image`` (B, C, H, W), NaN where there are
+            no data; ``pred`` (B, C, H, W), everywhere (see
+            :meth:`mmrsfm.models.losses.MaskedReconstructionLoss.to_images`); ``mask`` (B, 1, H, W),
+            bool, True: hidden.
+        """
+        views = self.make_views(inputs, data_samples)
+        pred = views.split(self.neck.predict(self.decode(self.encode(views), views)))
+        found = {}
+        for number, name in enumerate(('image', 'crop')[: self.num_views]):
+            view = views.view(number)
+            hidden = view.mask.view(-1, 1, *view.grid).bool()
+            for axis, size in zip((2, 3), self.patch_size, strict=True):
+                hidden = hidden.repeat_interleave(size, axis)
+            shown = view.images.float()
+            if view.valid is not None:
+                shown = shown.masked_fill(~view.valid, torch.nan)
+            whole = self.recon_loss.to_images(pred[number], view.images, view.grid, view.valid)
+            found[name] = dict(image=shown, pred=whole, mask=hidden)
+        return found
+
+    def forward(
+        self,
+        inputs: Tensor | Sequence[Tensor],
+        data_samples: Sequence[Any] | None = None,
+        mode: str = 'tensor',
+    ) -> Any:
+        """MMEngine's entry: ``'loss'``, ``'tensor'`` (the backbone's) or ``'predict'``."""
+        if mode == 'predict':
+            return self.predict(inputs, data_samples)
+        return super().forward(inputs, data_samples, mode)
+
+    def predict(
+        self, inputs: Tensor | Sequence[Tensor], data_samples: Sequence[Any] | None = None
+    ) -> list[Any]:
+        """:meth:`reconstruct`, dealt out to the data samples.
+
+        Returns:
+            The data samples, each with ``reconstruction``: ``image``, ``pred`` and ``mask`` of that
+            sample for each view, for :class:`mmrsfm.ReconstructionVisualizer`.
+        """
+        from mmpretrain.structures import DataSample
+
+        found = self.reconstruct(inputs, data_samples)
+        count = len(found['image']['image'])
+        samples = list(data_samples or [DataSample() for _ in range(count)])
+        for number, sample in enumerate(samples):
+            parts = {
+                name: {key: value[number] for key, value in part.items()}
+                for name, part in found.items()
+            }
+            sample.set_field(parts, 'reconstruction', dtype=dict)
+        return samples
+
 
 def _built(module: dict | nn.Module | None, default_type: str, **defaults: Any) -> nn.Module:
     if isinstance(module, nn.Module):
