@@ -1,11 +1,16 @@
 # Copyright (c) mmrsfm contributors. Licensed under the Apache License 2.0.
-"""Shared by all tests: reproducible, quiet, two threads, no network."""
+"""Shared by all tests: reproducible, quiet, as many threads as cores, no network."""
 
 import os
 import sys
 
-# Before torch and OpenCV are imported: pytest-xdist runs one process per core.
-os.environ.setdefault('OMP_NUM_THREADS', '1' if 'PYTEST_XDIST_WORKER' in os.environ else '2')
+# Before torch and OpenCV are imported. pytest-xdist runs one process per core, and its workers
+# inherit what is set here for the process that starts them: two threads each are four on two cores,
+# which wait for one another in loops and take several times as long.
+if 'PYTEST_XDIST_WORKER' in os.environ:
+    os.environ['OMP_NUM_THREADS'] = '1'
+else:
+    os.environ.setdefault('OMP_NUM_THREADS', '2')
 os.environ.setdefault('TOKENIZERS_PARALLELISM', 'false')
 
 import numpy as np
