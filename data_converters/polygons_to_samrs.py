@@ -13,9 +13,9 @@ Example, a georeferenced scene with building footprints; then images with one fi
     python data_converters/polygons_to_samrs.py D/images D/boxes data/trees --name trees \
         --classes tree --part train --names OSBS_029 SOAP_061 --size 200
 
-Labels are GeoJSON files (or what the package fiona opens), XML files of Pascal VOC, or CSV tables
-with ``image_path, xmin, ymin, xmax, ymax, label``: one file for all images, or a folder with one
-for each, named alike. ``mmrsfm.SAMRSDataset`` reads the result (docs/datasets.md).
+Labels are GeoJSON files, GeoPackages or Shapefiles, XML files of Pascal VOC, or CSV tables with
+``image_path, xmin, ymin, xmax, ymax, label``: one file for all images, or a folder with one for
+each, named alike. ``mmrsfm.SAMRSDataset`` reads the result (docs/datasets.md).
 """
 
 from __future__ import annotations

@@ -8,12 +8,18 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from pyogrio import list_layers
+from pyogrio.errors import DataLayerError, DataSourceError
+from pyogrio.raw import read as read_layer
 from rasterio._err import CPLE_BaseError
 from rasterio.crs import CRS
 from rasterio.errors import CRSError
 from rasterio.warp import transform_geom
+from shapely import from_wkb
+from shapely.errors import ShapelyError
+from shapely.geometry import mapping
 
-from mmrsfm.errors import DataError, DatasetNotFoundError, MissingDependencyError
+from mmrsfm.errors import DataError, DatasetNotFoundError
 from mmrsfm.utils.conversion import read_text
 
 GEOJSON_SUFFIXES = ('.geojson', '.json')
@@ -37,8 +43,8 @@ def read_polygons(path: str | Path, crs: CRS | None) -> list[VectorPolygon]:
     """Reads the polygons of a vector file.
 
     Args:
-        path: A GeoJSON file (a file without any text holds none); or, where the package fiona is
-            installed, a GeoPackage, a Shapefile or what else it opens.
+        path: A GeoJSON file (a file without any text holds none); or a GeoPackage, a Shapefile or
+            what else GDAL opens, of which the first layer is read.
         crs: What the polygons are transformed to; ``None``: they stay as they are. A GeoJSON that
             names no system is in longitude and latitude.
 
@@ -50,13 +56,12 @@ def read_polygons(path: str | Path, crs: CRS | None) -> list[VectorPolygon]:
         DatasetNotFoundError: If there is no such file.
         DataError: If it is no vector file, names an unknown system or one that its coordinates are
             not of, or has a broken geometry.
-        MissingDependencyError: If it is no GeoJSON, and fiona is not installed.
     """
     path = Path(path)
     if path.suffix.lower() in GEOJSON_SUFFIXES:
         system, features = _read_geojson(path)
     else:
-        system, features = _read_with_fiona(path)
+        system, features = _read_with_gdal(path)
     found = []
     for index, feature in enumerate(features):
         try:
@@ -94,22 +99,28 @@ def _read_geojson(path: Path) -> tuple[CRS, list[Any]]:
         raise DataError(f'names the unknown system {stated!r}', path=path) from error
 
 
-def _read_with_fiona(path: Path) -> tuple[CRS, list[Any]]:
+def _read_with_gdal(path: Path) -> tuple[CRS, list[Any]]:
     if not path.is_file():
         raise DatasetNotFoundError('there is no such vector file', path=path)
     try:
-        import fiona  # type: ignore[import-not-found,import-untyped,unused-ignore]
-    except ImportError as error:
-        raise MissingDependencyError(
-            f'{path}: to read {path.suffix} files the package fiona is needed. Install it, or '
-            f'convert the file: ogr2ogr -f GeoJSON {path.stem}.geojson {path.name}'
-        ) from error
-    try:
-        with fiona.open(path) as source:
-            system = CRS.from_user_input(source.crs_wkt or 'OGC:CRS84')
-            return system, [feature.__geo_interface__ for feature in source]
-    except (fiona.errors.FionaError, CRSError) as error:
+        layers = list_layers(path)
+        if not len(layers):
+            raise DataError('holds no layer', path=path)
+        meta, _, shapes, columns = read_layer(path, layer=layers[0][0], force_2d=True)
+        system = CRS.from_user_input(meta['crs'] or 'OGC:CRS84')
+    except (DataSourceError, DataLayerError, CRSError) as error:
         raise DataError(f'cannot be read as a vector file ({error})', path=path) from error
+    rows = zip(*(column.tolist() for column in columns), strict=True)
+    fields = list(meta['fields'])
+    properties = [dict(zip(fields, row, strict=True)) for row in rows] or [{} for _ in shapes]
+    try:
+        geometries = [None if text is None else mapping(from_wkb(text)) for text in shapes]
+    except ShapelyError as error:
+        raise DataError(f'holds a broken geometry ({error})', path=path) from error
+    return system, [
+        {'geometry': geometry, 'properties': row}
+        for geometry, row in zip(geometries, properties, strict=True)
+    ]
 
 
 def _same(one: CRS, other: CRS) -> bool:

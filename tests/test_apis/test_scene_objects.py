@@ -8,14 +8,20 @@ import numpy as np
 import pytest
 import shapely
 import torch
+from affine import Affine
 from mmengine.structures import InstanceData
+from rasterio.crs import CRS
 from rasterio.features import rasterize
 from shapely import STRtree, affinity
 
 from mmrsfm.apis.scene.grid import Tile, TileGrid
 from mmrsfm.apis.scene.merging import merge_objects
+from mmrsfm.apis.scene.object_files import write_objects
 from mmrsfm.apis.scene.objects import TileObjects, box_of, mask_polygon, tile_objects
 from mmrsfm.errors import ConfigError
+from mmrsfm.utils.dota import read_dota_objects
+from mmrsfm.utils.vector import read_polygons
+from mmrsfm.utils.vector_writing import to_map
 
 HEIGHT, WIDTH = 620, 760
 KINDS = ['horizontal', 'rotated', 'mask']
@@ -83,7 +89,7 @@ def look(kind, objects, labels, tile, numbers, jitter=0.0, least=0.08, equal=Fal
         boxes[:, :4] += rng.uniform(-jitter, jitter, (len(kept), 4))
     else:
         boxes = shapely.bounds(seen).reshape(-1, 4) + rng.uniform(-jitter, jitter, (len(kept), 4))
-    found.bboxes = torch.tensor(boxes.reshape(len(kept), -1))
+    found.bboxes = torch.tensor(boxes)
     if kind == 'mask':
         masks = np.zeros((len(kept), tile.height, tile.width), bool)
         crop = numbers[tile.row : tile.row + tile.height, tile.col : tile.col + tile.width]
@@ -299,3 +305,35 @@ def test_mask_to_polygon():
     assert np.array_equal(rasterize([(polygon, 1)], (9, 9), dtype='uint8'), mask)
     assert mask_polygon(np.zeros((4, 4))).is_empty
     assert mask_polygon(mask, (3, 9)).area == mask[:, :3].sum()
+
+
+@pytest.mark.parametrize('kind', KINDS)
+def test_files(tmp_path, kind):
+    objects, labels = make_objects(kind, count=12)
+    found = detect(kind, objects, labels, 700, 0)
+    names = ['plane', 'small car', 'ship']
+    crs, transform = CRS.from_epsg(32618), Affine(0.5, 0, 4e5, 0, -0.5, 4e6)
+    paths = write_objects(tmp_path / 'out', 'scene', found, names, crs, transform,
+                          description={'model': 'a'})  # fmt: skip
+    assert [path.name for path in paths] == ['scene.geojson', 'scene.gpkg', 'scene_dota.txt']
+    for path in paths[:2]:
+        ours = read_polygons(path, crs)
+        assert [one.properties['class'] for one in ours] == [names[k] for k in found.labels]
+        assert [one.properties['score'] for one in ours] == pytest.approx(found.scores, abs=1e-6)
+        polygons = to_map([shapely.geometry.shape(one.geometry) for one in ours], ~transform)
+        shared = shapely.intersection(polygons, found.polygons)
+        together = shapely.union(polygons, found.polygons)
+        # Masks lose corners, but no more than half a pixel.
+        assert (shapely.area(shared) > 0.9 * shapely.area(together)).all()
+        assert (shapely.hausdorff_distance(polygons, found.polygons) < 0.75).all()
+    lines = read_dota_objects(paths[2])
+    assert [one.name for one in lines] == [names[k].replace(' ', '-') for k in found.labels]
+    corners = shapely.polygons([np.reshape(one.corners, (4, 2)) for one in lines])
+    assert shapely.covers(shapely.buffer(corners, 0.05), found.polygons).all()
+    # Without objects there are files all the same.
+    for path in write_objects(tmp_path / 'none', 'scene', found[:0], names, crs, transform):
+        assert path.is_file()
+    with pytest.raises(ConfigError, match='not as shp'):
+        write_objects(tmp_path, 'a', found, names, crs, transform, ['shp'])
+    with pytest.raises(ConfigError, match='there are 1 names: plane'):
+        write_objects(tmp_path, 'a', found, names[:1], crs, transform)

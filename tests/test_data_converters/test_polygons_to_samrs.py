@@ -2,22 +2,22 @@
 """Polygons and boxes become the three kinds of label, on their objects, and can be trained on."""
 
 import json
-import sys
-import types
 from pathlib import Path
 
 import numpy as np
+import pyogrio
 import pytest
 import rasterio
+import shapely
 from affine import Affine
 from mmengine.registry import DATASETS
 from PIL import Image
 from rasterio.warp import transform_geom
-from shapely.geometry import Polygon
+from shapely.geometry import Polygon, shape
 
 from data_converters.polygons_to_samrs import label_tile, make_tiles, polygons_to_samrs
 from mmrsfm.engine.run_config import register_scope
-from mmrsfm.errors import ConfigError, DataError, DatasetNotFoundError, MissingDependencyError
+from mmrsfm.errors import ConfigError, DataError, DatasetNotFoundError
 from mmrsfm.utils.dota import read_dota_objects
 from mmrsfm.utils.image_objects import Thing, read_things
 from tests.formats.drawing import generator, rectangles, terrain, world
@@ -204,7 +204,7 @@ def test_tiles_without_objects(tmp_path):
     assert 0 < tiles < 100 and instances >= tiles
 
 
-def test_what_is_wrong_is_named(tmp_path, monkeypatch):
+def test_what_is_wrong_is_named(tmp_path):
     scene, labels = make_scene(tmp_path)
     out, empty = tmp_path / 'out', tmp_path / 'empty'
     empty.mkdir()
@@ -236,35 +236,26 @@ def test_what_is_wrong_is_named(tmp_path, monkeypatch):
     (tmp_path / 'nowhere.geojson').write_text(json.dumps(content))
     with pytest.raises(DataError, match=r'feature 0 cannot be transformed.*has to name its system'):
         read_things(tmp_path / 'nowhere.geojson', scene, ['house'])
-    # Other vector files by fiona, where it is.
-    (tmp_path / 'a.gpkg').write_bytes(b'')
-    monkeypatch.setitem(sys.modules, 'fiona', None)
-    with pytest.raises(MissingDependencyError, match=r'fiona.*ogr2ogr -f GeoJSON a.geojson'):
-        read_things(tmp_path / 'a.gpkg', scene, ['house'])
-    monkeypatch.setitem(sys.modules, 'fiona', fake_fiona(labels))
-    ours = read_things(tmp_path / 'a.gpkg', scene, ['house'])
-    assert len(ours) == 7
-    assert all(a.polygon.equals(b.polygon) for a, b in zip(
-        ours, read_things(labels, scene, ['house']), strict=True))  # fmt: skip
+    # What is no vector file, and what is one of another format.
+    package = tmp_path / 'a.gpkg'
+    package.write_bytes(b'')
+    with pytest.raises(DataError, match=r'a.gpkg: cannot be read as a vector file'):
+        read_things(package, scene, ['house'])
+    package.unlink()
+    with pytest.raises(DatasetNotFoundError, match='no such vector file'):
+        read_things(package, scene, ['house'])
+    pyogrio.raw.write(
+        str(package), *as_layer(labels), fields=['kind'], geometry_type='Polygon', crs=SYSTEM,
+        driver='GPKG',
+    )  # fmt: skip
+    ours = read_things(package, scene, CLASSES, field='kind')
+    theirs = read_things(labels, scene, CLASSES, field='kind')
+    assert len(ours) == 7 and [one.label for one in ours] == [one.label for one in theirs]
+    assert all(a.polygon.equals(b.polygon) for a, b in zip(ours, theirs, strict=True))
 
 
-def fake_fiona(labels: Path) -> types.ModuleType:
-    """What of fiona is used, over the features of a geojson."""
-    module = types.ModuleType('fiona')
-    module.errors = types.SimpleNamespace(FionaError=OSError)
-
-    class Source:
-        crs_wkt = SYSTEM
-
-        def __enter__(self):
-            return self
-
-        def __exit__(self, *_):
-            return None
-
-        def __iter__(self):
-            for feature in json.loads(labels.read_text())['features']:
-                yield types.SimpleNamespace(__geo_interface__=feature)
-
-    module.open = lambda path: Source()
-    return module
+def as_layer(labels: Path):
+    """Geometries and the column ``kind`` of a geojson."""
+    features = json.loads(labels.read_text())['features']
+    geometries = shapely.to_wkb([shape(one['geometry']) for one in features])
+    return geometries, [np.array([one['properties']['kind'] for one in features], object)]
