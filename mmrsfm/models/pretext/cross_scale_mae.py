@@ -301,6 +301,7 @@ class CrossScaleMAE(BaseSelfSupervisor):
         """
         views = self.make_views(inputs, data_samples)
         pred = views.split(self.neck.predict(self.decode(self.encode(views), views)))
+        loss: Any = self.recon_loss
         found = {}
         for number, name in enumerate(('image', 'crop')[: self.num_views]):
             view = views.view(number)
@@ -310,7 +311,7 @@ class CrossScaleMAE(BaseSelfSupervisor):
             shown = view.images.float()
             if view.valid is not None:
                 shown = shown.masked_fill(~view.valid, torch.nan)
-            whole = self.recon_loss.to_images(pred[number], view.images, view.grid, view.valid)
+            whole = loss.to_images(pred[number], view.images, view.grid, view.valid)
             found[name] = dict(image=shown, pred=whole, mask=hidden)
         return found
 
