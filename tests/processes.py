@@ -25,13 +25,17 @@ FOUNDATION = ('mmengine.runner', 'mmcv.ops')
 
 # Stands for Python on a command line: it has the server run what it was given, and waits.
 CLIENT = """#!{python} -IS
-import json, os, socket, sys
+import json, os, signal, socket, sys
 with socket.socket(socket.AF_UNIX) as server:
     server.connect({address!r})
     socket.send_fds(server, [b'.'], [0, 1, 2])
     server.sendall(json.dumps([sys.argv, os.getcwd(), dict(os.environ)]).encode())
     server.shutdown(socket.SHUT_WR)
-    sys.exit(int(server.recv(8) or 1))
+    answers = server.makefile()
+    pid = int(answers.readline() or sys.exit(1))  # of what runs it: signals go there
+    for number in (signal.SIGTERM, signal.SIGUSR1):
+        signal.signal(number, lambda number, frame: os.kill(pid, number))
+    sys.exit(int(answers.readline() or 1))
 """
 
 
@@ -131,6 +135,7 @@ def _answer(connection) -> None:
     with connection.makefile('rb') as message:
         process = FORK.Process(target=_be_python, args=(*json.loads(message.read()), streams))
     process.start()
+    connection.sendall(f'{process.pid}\n'.encode())
     hung_up = select.poll()
     hung_up.register(connection, select.POLLHUP)
     while not wait([process.sentinel], 0.1):

@@ -12,7 +12,10 @@ import tempfile
 import time
 from pathlib import Path
 
-PROGRAMS = ('munged', 'munge', 'slurmctld', 'slurmd', 'srun', 'sinfo', 'squeue', 'scancel')
+PROGRAMS = (
+    *('munged', 'munge', 'slurmctld', 'slurmd'),
+    *('srun', 'sbatch', 'sinfo', 'squeue', 'scancel', 'scontrol'),
+)
 _SEARCH = os.pathsep.join([os.environ.get('PATH', ''), '/usr/sbin', '/sbin'])
 
 _CONFIG = """
@@ -42,7 +45,10 @@ ReturnToService=2
 KillWait=2
 InactiveLimit=0
 NodeName={host} NodeAddr=127.0.0.1 CPUs={cpus} RealMemory=1000 State=UNKNOWN
-PartitionName=test Nodes={host} Default=YES MaxTime=10 State=UP
+PreemptType=preempt/partition_prio
+PreemptMode=REQUEUE
+PartitionName=test Nodes={host} Default=YES MaxTime=10 State=UP PriorityTier=1 GraceTime=60
+PartitionName=urgent Nodes={host} MaxTime=10 State=UP PriorityTier=2
 """
 
 

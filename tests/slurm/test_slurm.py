@@ -3,11 +3,18 @@
 
 import os
 import re
+import signal
 import subprocess
 import sys
+import time
+from pathlib import Path
 
 import pytest
+from mmengine.dist import get_rank
+from mmengine.hooks import Hook
+from mmengine.registry import HOOKS
 
+from mmrsfm.engine.preemption import SignalWatch
 from tests.processes import FreshPython
 from tests.slurm.local_slurm import LocalSlurm, missing_programs
 from tests.test_engine.toy import (
@@ -41,7 +48,8 @@ def environment(slurm, python, **variables):
     return (
         toy_environment()
         | {name: slurm.environ[name] for name in ('SLURM_CONF', 'PATH')}
-        | dict(GPUS='0', NTASKS='2', CPUS_PER_TASK='1', PYTHON=python, **variables)
+        | dict(GPUS='0', NTASKS='2', CPUS_PER_TASK='1', PYTHON=python)
+        | variables
     )
 
 
@@ -106,6 +114,100 @@ def test_slurm_test_script_and_usage_error(slurm, python, tmp_path):
     assert result.returncode == 2
     assert 'does not exist' in result.stderr
     assert 'Traceback' not in result.stderr
+
+
+@HOOKS.register_module()
+class Troubles(Hook):
+    """In its first start the job loses its nodes in step 2; in its second, rank 1 in step 5."""
+
+    def __init__(self, folder):
+        self.folder = Path(folder)
+
+    def before_train_iter(self, runner, batch_idx, data_batch=None):
+        restarts = int(os.environ.get('SLURM_RESTART_COUNT', '0'))
+        step = runner.iter + 1
+        (self.folder / f'start{restarts}').touch()
+        if (restarts, step) == (0, 2):
+            (self.folder / 'reached').touch()
+            wait_for(lambda: SignalWatch._active.received)
+        if (restarts, step, get_rank()) == (1, 5, 1):
+            os.kill(os.getpid(), signal.SIGKILL)
+
+
+def wait_for(condition, seconds=60):
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+
+
+def has_ended(slurm, job):
+    """Whether a job has; one that waits to be started again is started."""
+    # Slurm itself would wait for two minutes.
+    slurm.run('scontrol', 'update', f'jobid={job}', 'starttime=now')
+    state = slurm.run('squeue', '--noheader', f'--jobs={job}', '--format=%T').stdout
+    return not state.strip() or 'COMPLETING' in state
+
+
+def test_requeued_after_preemption_and_a_killed_rank(slurm, python, tmp_path):
+    """Real pre-emption, by a job of a partition that goes first; a rank that dies; the same end."""
+    config = write_ranked_config(tmp_path)
+    with config.open('a') as file:
+        file.write(
+            "custom_imports['imports'].append('tests.slurm.test_slurm')\n"
+            f"custom_hooks.append(dict(type='Troubles', folder='{tmp_path}'))\n"
+        )
+    variables = environment(slurm, python, MAX_FAILURES='1')
+    script = ['bash', str(REPO / 'tools/slurm_train.sh')]
+
+    def train(*flags, work_dir, **more):
+        result = slurm.run(
+            *script, *flags, 'test', 'toy', str(config), str(tmp_path / work_dir),
+            env=variables | more, timeout=100, cwd=tmp_path,
+        )  # fmt: skip
+        assert result.returncode == 0, result.stdout + result.stderr
+        return result.stdout
+
+    train(work_dir='whole', SLURM_RESTART_COUNT='9')
+    whole = read_ranks(tmp_path)
+
+    log = tmp_path / 'job.log'
+    job = re.findall(r'\d+', train('--requeue', work_dir='cut', SRUN_ARGS=f'--output={log}'))[-1]
+    wait_for((tmp_path / 'reached').exists)
+    urgent = ['--partition=urgent', '--exclusive', '--output=/dev/null', '--wrap=sleep 1']
+    slurm.run('sbatch', *urgent, cwd=tmp_path)
+    wait_for(lambda: has_ended(slurm, job), 100)
+    text = log.read_text()
+    assert 'SIGTERM (to rank' in text, text
+    assert 'status 75, restart 1: the job is queued again' in text, text
+    assert 'status 137, restart 2: the job is queued again' in text, text
+    assert 'status 0 after 2 restarts' in text, text
+    assert text.count('--resume auto: continues from') >= 2
+    assert all((tmp_path / f'start{number}').exists() for number in range(3))
+    resumed = read_ranks(tmp_path)
+    for old, new in zip(whole, resumed, strict=True):
+        assert new['weights'] == old['weights']
+        assert new['seen'] == old['seen'][-len(new['seen']) :]
+    files = sorted(path.stem for path in (tmp_path / 'cut').glob('*.pth'))
+    assert files == ['epoch_1', 'epoch_2', 'epoch_3']
+
+
+def test_errors_are_not_requeued(slurm, python, tmp_path):
+    """A wrong option, a config that is not there; how a job would continue is its own matter."""
+    script = ['bash', str(REPO / 'tools/slurm_train.sh'), '--requeue', 'test', 'toy']
+    result = slurm.run(
+        *script, 'toy.py', '--resume', 'x.pth', env=environment(slurm, python), cwd=tmp_path
+    )
+    assert result.returncode == 2
+    assert 'load_from' in result.stderr
+    log = tmp_path / 'job.log'
+    variables = environment(slurm, python, NTASKS='1', SRUN_ARGS=f'--output={log}')
+    result = slurm.run(*script, 'nope.py', env=variables, cwd=tmp_path)
+    assert result.returncode == 0, result.stderr
+    wait_for(lambda: has_ended(slurm, re.findall(r'\d+', result.stdout)[-1]))
+    text = log.read_text()
+    assert 'nope.py does not exist' in text, text
+    assert 'status 2 after 0 restarts; the job ends' in text, text
 
 
 def test_nothing_is_left_behind():
