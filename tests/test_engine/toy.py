@@ -49,7 +49,10 @@ class ToyModel(BaseModel):
 
 @DATASETS.register_module()
 class ToyDataset(BaseDataset):
-    """Augmented vectors; bad holds the indices of samples that cannot be read."""
+    """Augmented vectors; bad holds the indices of samples that cannot be read.
+
+    What is read is noted in log: indices in a list, or a byte each in a file, from any process.
+    """
 
     METAINFO = {'classes': ('a',)}
 
@@ -65,7 +68,10 @@ class ToyDataset(BaseDataset):
 
     def prepare_data(self, idx):
         index = self.get_data_info(idx)['index']
-        if self.log is not None:
+        if isinstance(self.log, str):
+            with open(self.log, 'ab', buffering=0) as file:
+                file.write(b'.')
+        elif self.log is not None:
             self.log.append(index)
         if index in self.bad:
             raise CorruptImageError('is truncated', path=f'tile_{index}.tif', band='B02')
