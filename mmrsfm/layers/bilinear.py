@@ -9,6 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from mmrsfm.layers.weighted_rows import weighted_rows
+
 
 def sample_tokens(values: Tensor, positions: Tensor, parts: Sequence[int]) -> Tensor:
     """Samples a grid of tokens between its points; outside of the grid there are zeros.
@@ -52,12 +54,7 @@ def _gather(values: Tensor, positions: Tensor, parts: Sequence[int]) -> Tensor:
     index = (index + image) * (count * groups) + group
     index = torch.stack([index + part * groups for part in parts])
     weight = weight.to(values.dtype).expand(index.shape)
-    sampled = F.embedding_bag(
-        index.view(-1, 4),
-        values.view(-1, channels),
-        mode='sum',
-        per_sample_weights=weight.reshape(-1, 4),
-    )
+    sampled = weighted_rows(values.view(-1, channels), index.view(-1, 4), weight.reshape(-1, 4))
     return sampled.view(len(parts), batch, groups, -1, channels)
 
 

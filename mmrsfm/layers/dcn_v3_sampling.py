@@ -24,6 +24,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from mmrsfm.errors import ConfigError
+from mmrsfm.layers.weighted_rows import weighted_rows
 
 
 class DCNv3Geometry(NamedTuple):
@@ -139,8 +140,10 @@ def _locate(
     x0 = x.floor().clamp_(max=width - 1)
     y0 = y.floor().clamp_(max=height - 1)
     line = width + 2
-    entries = count * (height + 2) * line * groups
-    integer = torch.int32 if max(entries, 4 * x.numel()) < 2**31 else torch.int64
+    integer = torch.int64
+    if not torch.compiler.is_exporting():  # there the number of images is not known
+        entries = count * (height + 2) * line * groups
+        integer = torch.int32 if max(entries, 4 * x.numel()) < 2**31 else torch.int64
     pixel = y0.to(integer).add_(1).mul_(line).add_(x0.to(integer)).add_(1)
     # Offsets that are not numbers must give a result that is not one, not an access out of bounds.
     pixel.clamp_(0, (height + 1) * line - 2)
@@ -190,7 +193,7 @@ class _Sampling(torch.autograd.Function):
         samples = _locate(value, offset, geometry)
         entries, weights = _bags(samples, mask, value.shape[2], geometry)
         table = _table(value, geometry.groups)
-        total = F.embedding_bag(entries, table, mode='sum', per_sample_weights=weights)
+        total = weighted_rows(table, entries, weights)
         return total.view(*offset.shape[:3], value.shape[3])
 
     @staticmethod

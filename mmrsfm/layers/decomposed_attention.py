@@ -192,6 +192,14 @@ def augmented_attention(
     return out[..., :width].transpose(1, 2).flatten(2)
 
 
+def _plain_attention(qkv: Tensor, rows_h: Tensor, rows_w: Tensor, scale: float) -> Tensor:
+    query, key, value = qkv.permute(2, 0, 3, 1, 4).unbind(0)
+    score_h, score_w = _scores(query, rows_h, rows_w)
+    bias = (score_h[..., :, None] + score_w[..., None, :]).flatten(3)
+    weights = ((torch.matmul(query, key.transpose(2, 3)) + bias) * scale).softmax(-1)
+    return torch.matmul(weights, value).transpose(1, 2).flatten(2)
+
+
 def attention_on_grid(
     qkv: Tensor, rows_h: Tensor, rows_w: Tensor, scale: float, dropout: float = 0.0
 ) -> Tensor:
@@ -207,6 +215,8 @@ def attention_on_grid(
     Returns:
         Shape (B, N, heads * D).
     """
+    if torch.compiler.is_exporting():  # a graph has no loop over images
+        return _plain_attention(qkv, rows_h, rows_w, scale)
     on_cpu = qkv.device.type == 'cpu'
     width = qkv.shape[-1] + rows_h.shape[0] + rows_w.shape[0]
     if dropout or (not on_cpu and width <= MAX_FUSED_WIDTH):

@@ -87,6 +87,8 @@ class PositionTableResizer:
         """
         if tuple(source) == tuple(grid):
             return table
+        if torch.compiler.is_exporting():
+            return self._constant(table, source, grid, num_extra_tokens)
         if table.requires_grad and torch.is_grad_enabled():
             return resize_pos_embed(table, source, grid, self.mode, num_extra_tokens)
         # A tensor made in inference mode has no version counter, and cannot change under us.
@@ -103,6 +105,16 @@ class PositionTableResizer:
                 self._entries.popitem(last=False)
         self._entries.move_to_end(key)
         return self._entries[key]
+
+    def _constant(
+        self, table: Tensor, source: tuple[int, int], grid: tuple[int, int], num_extra_tokens: int
+    ) -> Tensor:
+        """What the last pass before the export made for this grid; else the graph resizes."""
+        if not any(isinstance(side, torch.SymInt) for side in grid):
+            for key in reversed(self._entries):
+                if key[0] == tuple(grid):
+                    return self._entries[key]
+        return resize_pos_embed(table, source, grid, self.mode, num_extra_tokens)
 
     def clear(self) -> None:
         """Forgets every table."""
