@@ -69,7 +69,7 @@ setup(
     ],
     python_requires='>=3.11,<3.13',
     packages=find_packages(include=['mmrsfm', 'mmrsfm.*']),
-    package_data={'mmrsfm': ['py.typed']},
+    package_data={'mmrsfm': ['py.typed', 'visualization/*.html']},
     cmdclass={'build_py': BuildWithMim},
     install_requires=read_requirements('torch') + read_requirements('runtime'),
     extras_require={
