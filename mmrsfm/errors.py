@@ -89,6 +89,14 @@ class TooManyBadSamplesError(DataError):
     """More samples were skipped than the policy of the run allows."""
 
 
+class DiskSpaceError(MMRSFMError):
+    """A disk has no room for what is to be written."""
+
+
+class ExportError(MMRSFMError):
+    """A model, or a part of what its config does, cannot be exported."""
+
+
 class NonFiniteError(MMRSFMError):
     """Too many training steps gave losses or gradients that are NaN or infinite."""
 

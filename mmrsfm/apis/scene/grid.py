@@ -41,6 +41,7 @@ class TileGrid:
         overlap: Pixels that neighbours share, 0 to ``tile_size - 1``.
         align: First rows and columns of the tiles are multiples of this; the last tile then
             reaches over the edge by less than that.
+        origin: Row and column at which the rectangle begins.
 
     Attributes:
         rows: First row of each row of tiles, ascending.
@@ -51,7 +52,13 @@ class TileGrid:
     """
 
     def __init__(
-        self, height: int, width: int, tile_size: int, overlap: int = 0, align: int = 1
+        self,
+        height: int,
+        width: int,
+        tile_size: int,
+        overlap: int = 0,
+        align: int = 1,
+        origin: tuple[int, int] = (0, 0),
     ) -> None:
         if min(height, width, tile_size, align) < 1 or not 0 <= overlap < tile_size:
             raise ConfigError(
@@ -63,8 +70,8 @@ class TileGrid:
         self.height, self.width = height, width
         self.tile_size, self.overlap = tile_size, overlap
         step = max((tile_size - overlap) // align * align, align)
-        self.rows = _starts(height, tile_size, step, align)
-        self.cols = _starts(width, tile_size, step, align)
+        self.rows = [origin[0] + at for at in _starts(height, tile_size, step, align)]
+        self.cols = [origin[1] + at for at in _starts(width, tile_size, step, align)]
 
     def __len__(self) -> int:
         return len(self.rows) * len(self.cols)

@@ -25,7 +25,7 @@ from mmrsfm.errors import ConfigError, IncompleteLoadError
 OBJECT_TASKS = ('detection', 'rotated_detection', 'instance_segmentation')
 DENSE_TASKS = ('segmentation', 'change_detection', 'height', 'translation')
 TASKS = (*DENSE_TASKS, *OBJECT_TASKS, 'classification', 'features')
-_LEAST_TILE = 256
+_LEAST_TILE = 128
 
 
 class SceneModel:
@@ -40,7 +40,7 @@ class SceneModel:
         features: Instead of the predictions of its task, the feature map of this level of the
             backbone (-1: the last).
         tile_size: Side of the tiles in pixels of the scene; ``None``: what the pipeline, the test
-            settings or the crops of the training say, at least 256 for dense tasks whose pipeline
+            settings or the crops of the training say, at least 128 for dense tasks whose pipeline
             states no size.
         image_size: Where the pipeline resizes: the side of the images as they were before, in
             pixels; ``None``: as after it. Tiles of another side are resized by the same factor, so
@@ -132,6 +132,22 @@ class SceneModel:
     def band_names(self) -> tuple[tuple[str | int, ...] | None, ...]:
         """The bands of each input, by name or one-based number; ``None``: all of the file."""
         return tuple(one.bands for one in self.inputs)
+
+    @property
+    def channels(self) -> int | None:
+        """Channels of the maps of dense tasks; ``None`` where only a prediction tells."""
+        if self.task == 'height':
+            return 1
+        if self.task == 'translation':
+            return int(self.model.modalities[self.model.target])
+        head = getattr(self.model, 'decode_head', None)
+        head = head[-1] if isinstance(head, nn.ModuleList) else head
+        return getattr(head, 'out_channels', None)
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """All that predictions depend on besides the checkpoint, as JSON can hold it."""
+        return {'config': self.cfg.to_dict(), 'level': self.level, 'amp': self.amp}
 
     @torch.no_grad()
     def predict(self, tiles: Sequence[TileInput]) -> list[TilePrediction]:
