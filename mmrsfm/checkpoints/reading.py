@@ -54,8 +54,8 @@ def read_checkpoint(
         md5: The same for MD5, which some projects publish. It detects damage, not forgery.
         map_location: As in :func:`torch.load`.
         keep_config_text: Whether the text of the config that MMEngine stored is kept, under
-            ``meta['config_text']``. It is dropped otherwise, because ``Runner.resume`` would run
-            ``meta['config']``.
+            ``meta['config_text']``. It is dropped otherwise, also from the message hub, because
+            ``Runner.resume`` would run ``meta['config']``, and inferencers the others.
 
     Returns:
         The contents, a dict. Those of a ``.safetensors`` file become ``state_dict`` and ``meta``.
@@ -254,6 +254,12 @@ def _read_safetensors(file: IO[bytes], where: str, map_location: Any) -> dict[st
 
 
 def _drop_config_text(content: dict[str, Any], keep: bool) -> None:
+    # The inferencers of the OpenMMLab libraries, given no config, run the one of the message hub.
+    hub = content.get('message_hub')
+    info = hub.get('runtime_info') if isinstance(hub, dict) else None
+    if isinstance(info, dict):
+        for key in _CONFIG_TEXT:
+            info.pop(key, None)
     meta = content.get('meta')
     if not isinstance(meta, dict):
         return

@@ -1,7 +1,8 @@
 # Copyright (c) mmrsfm contributors. Licensed under the Apache License 2.0.
-"""Makes MMEngine read every checkpoint safely: ``load_from``, ``resume``, ``init_cfg``.
+"""Makes MMEngine read every file safely: ``load_from``, ``resume``, ``init_cfg``, annotations.
 
-MMEngine's own reader falls back to unpickling, and so to running, what it cannot read safely. Our
+MMEngine's own reader of checkpoints falls back to unpickling, and so to running, what it cannot
+read safely; annotations in pickles and YAML files may run code as well, when they are loaded. Our
 tools import this module, which calls :func:`enable`; other people's runs do by ``custom_imports =
 dict(imports=['mmrsfm.engine.safe_loading'])``. Nothing else in mmrsfm imports it, so that a bare
 ``import mmrsfm`` changes nothing.
@@ -9,12 +10,18 @@ dict(imports=['mmrsfm.engine.safe_loading'])``. Nothing else in mmrsfm imports i
 
 from __future__ import annotations
 
-from typing import Any
+import pickle
+from typing import IO, Any
 
+import yaml  # type: ignore[import-untyped]
+from mmengine.fileio import register_handler
+from mmengine.fileio.handlers import PickleHandler, YamlHandler
 from mmengine.runner import CheckpointLoader
 from mmengine.runner.checkpoint import _process_mmcls_checkpoint
 
 from mmrsfm.checkpoints import read_checkpoint
+from mmrsfm.errors import DataError
+from mmrsfm.utils.plain_pickle import load_plain_pickle
 
 _PREFIXES = (
     '',
@@ -47,10 +54,65 @@ def load_from_safe_reader(filename: str, map_location: Any = None) -> dict[str, 
     return checkpoint
 
 
+class PlainPickleHandler(PickleHandler):
+    """MMEngine's handler of pickle files, for plain data and NumPy arrays only."""
+
+    def load_from_fileobj(self, file: IO[bytes], **kwargs: Any) -> Any:
+        """Reads a file; see :func:`mmrsfm.utils.plain_pickle.load_plain_pickle`.
+
+        Args:
+            file: The open file.
+            **kwargs: Options of :func:`pickle.load`, which mean nothing here.
+
+        Returns:
+            Its content.
+
+        Raises:
+            DataError: If it is damaged, or names a class or a function. Nothing of it was run.
+        """
+        try:
+            return load_plain_pickle(file.read(), arrays=True)
+        except pickle.UnpicklingError as error:
+            raise DataError(
+                f'this pickle is refused: it {error}',
+                path=getattr(file, 'name', None),
+                hint='Nothing of it was run. Write annotations as json',
+            ) from error
+
+
+class SafeYamlHandler(YamlHandler):
+    """MMEngine's handler of YAML files, without tags that make objects of any class."""
+
+    def load_from_fileobj(self, file: IO, **kwargs: Any) -> Any:
+        """Reads a file.
+
+        Args:
+            file: The open file.
+            **kwargs: Options of :func:`yaml.load`, which mean nothing here.
+
+        Returns:
+            Its content.
+
+        Raises:
+            DataError: If it is no YAML, or has such a tag. Nothing of it was run.
+        """
+        try:
+            return yaml.safe_load(file)
+        except yaml.YAMLError as error:
+            raise DataError(
+                f'this YAML file cannot be read safely: {error}', path=getattr(file, 'name', None)
+            ) from error
+
+
 def enable() -> None:
-    """Redirects all of MMEngine's checkpoint loaders, those of other packages too. Idempotent."""
+    """Redirects MMEngine's loaders of checkpoints, pickles and YAML files. Idempotent.
+
+    Loaders of checkpoints that other packages have registered are redirected, too.
+    """
     prefixes = {*_PREFIXES, *CheckpointLoader._schemes}
     CheckpointLoader.register_scheme(sorted(prefixes), load_from_safe_reader, force=True)
+    register_handler(['pkl', 'pickle'])(PlainPickleHandler)
+    register_handler(['yaml', 'yml'])(SafeYamlHandler)
 
 
 enable()
