@@ -65,6 +65,37 @@ def draw_boxes(
     return picture
 
 
+def draw_polygons(
+    picture: np.ndarray,
+    polygons: Iterable[Any],
+    labels: Sequence[int],
+    palette: Sequence[Sequence[int]],
+    scale: float = 1.0,
+    thickness: int = 1,
+) -> np.ndarray:
+    """Draws the outlines of polygons.
+
+    Args:
+        picture: uint8 (H, W, 3).
+        polygons: Shapely polygons and multipolygons; their holes have outlines too.
+        labels: Class of each.
+        palette: Colour of each class; classes without one are white.
+        scale: Pixels of the picture that a unit of the polygons is wide.
+        thickness: Of the lines in pixels.
+
+    Returns:
+        A new picture.
+    """
+    picture = np.ascontiguousarray(picture).copy()
+    for polygon, label in zip(polygons, labels, strict=True):
+        for part in getattr(polygon, 'geoms', [polygon]):
+            rings = [np.asarray(ring.coords) for ring in (part.exterior, *part.interiors)]
+            points = [np.rint((ring * scale - 0.5) * 16).astype(np.int32) for ring in rings]
+            colour = _colour(int(label), palette)
+            cv2.polylines(picture, points, True, colour, thickness, cv2.LINE_AA, shift=4)
+    return picture
+
+
 def draw_masks(
     picture: np.ndarray,
     masks: Iterable[np.ndarray],
