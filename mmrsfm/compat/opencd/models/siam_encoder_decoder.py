@@ -63,7 +63,8 @@ class SiamEncoderDecoder(EncoderDecoder):
             BandMismatchError: If there are not twice ``backbone_inchannels`` channels.
         """
         first, second = split_dates(inputs, self.backbone_inchannels)
-        if _uses_batch_statistics(self.backbone):
+        # In an exported graph the batch has no number that could be halved.
+        if torch.compiler.is_exporting() or _uses_batch_statistics(self.backbone):
             return self.neck(self.backbone(first), self.backbone(second))
         maps = self.backbone(torch.cat([first, second]))
         pairs = [level.chunk(2) for level in maps]
