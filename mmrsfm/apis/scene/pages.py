@@ -99,7 +99,8 @@ def write_pages(
         picture = pictures[0][1]
         scale = picture.shape[1] / region.width
         write_png(
-            files['png'], draw_polygons(picture, inside.polygons, inside.labels, colours, scale)
+            files['png'],
+            draw_polygons(picture, inside.polygons, inside.labels.tolist(), colours, scale),
         )
     else:
         panels = [(name, _small(picture, 1200)) for name, picture in pictures]
