@@ -163,9 +163,11 @@ def test_exit_status(capsys):
 def _two_ranks(rank, folder):
     # A step, and a validation whose batches are as many on both ranks; signals to one rank only.
     results = {}
+    own = folder / f'config{rank}'  # ranks would read what the other is writing
+    own.mkdir()
     for name, sending in {'step': dict(step=2), 'validation': dict(val_batch=(3, 0))}.items():
         trace, message = preempt(
-            folder, folder / name, EPOCHS, MMDistributedDataParallel, rank=1, **sending
+            own, folder / name, EPOCHS, MMDistributedDataParallel, rank=1, **sending
         )
         results[name] = {'losses': trace.losses, 'message': message}
     return results
