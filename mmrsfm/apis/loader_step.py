@@ -18,9 +18,9 @@ from mmrsfm.errors import ConfigError
 class LoaderStep:
     """The training data loader of a config alone, with its workers, without a model.
 
-    It has the interface of :class:`mmrsfm.apis.training_step.TrainingStep`. With workers a batch
-    waits for the slower of reading and asking; here nothing else is done between batches, so that
-    the time is that of reading.
+    It has the interface of :class:`mmrsfm.apis.training_step.TrainingStep`. Nothing else is done
+    between batches, so that the time is that of reading. Workers go on reading between two
+    measurements, until their queues are full: those batches are taken first, and not timed.
 
     Args:
         cfg: A config with ``train_dataloader``; nothing else of it is used.
@@ -43,17 +43,22 @@ class LoaderStep:
         run_config.register_scope(scope)
         run_config.set_dataloader_defaults(cfg)
         self.model = nn.Identity()
+        self._ahead = loader.get('num_workers', 0) * (loader.get('prefetch_factor') or 2)
         self.batch_size = int(batch_size or loader.get('batch_size', 1))
         with DefaultScope.overwrite_default_scope(scope):
             self._batches = real_batches(loader, self.batch_size)
 
     def run(self) -> dict[str, float]:
-        """Takes one batch.
+        """Takes batches: one, or with workers as many as they read ahead.
 
         Returns:
-            Seconds: ``data_wait`` and ``step``, the same.
+            Seconds of one batch: ``data_wait`` and ``step``, the same.
         """
+        for _ in range(self._ahead):
+            next(self._batches)
         clock = Clock(self.device)
-        next(self._batches)
-        seconds = clock.lap()
+        count = max(self._ahead, 1)
+        for _ in range(count):
+            next(self._batches)
+        seconds = clock.lap() / count
         return {'data_wait': seconds, 'step': seconds}

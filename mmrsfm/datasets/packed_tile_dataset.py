@@ -31,7 +31,8 @@ class PackedTileDataset(MultiLabelDataset):
         ann_file: The file, relative to ``data_root``.
         where: Which samples are read: from a key of what is known of them to the values that are
             wanted, e.g. ``dict(country=['Portugal', 'Austria'])``. ``None``: all.
-        verify: Whether the checksum of each tile is compared when it is read.
+        verify: Whether the checksum of each tile is compared, the first time that a process (a
+            worker of the data loader) reads it.
         **kwargs: As of mmpretrain's BaseDataset (``pipeline``, ``indices``, ...). Classes are those
             of the file.
 

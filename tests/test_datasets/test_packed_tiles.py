@@ -2,6 +2,7 @@
 """Packed tiles, from folders to samples: values, labels, checksums, damage; and label fractions."""
 
 import pickle
+import zlib
 
 import numpy as np
 import pytest
@@ -112,6 +113,18 @@ def test_damage_is_named(packed, tmp_path):
             PackedTiles(tmp_path / name)
     with pytest.raises(DatasetNotFoundError, match='no such file of packed tiles'):
         PackedTileDataset(str(tmp_path / 'e.tiles'))
+
+
+def test_each_process_compares_a_checksum_once(packed, monkeypatch):
+    compared = []
+    tiles = PackedTiles(packed)
+    real = zlib.crc32
+    monkeypatch.setattr(zlib, 'crc32', lambda data: compared.append(1) or real(data))
+    for number in (0, 1, 0, 1, 0):
+        tiles.read(number)
+    assert len(compared) == 2
+    tiles.read(2, verify=False)
+    assert len(compared) == 2
 
 
 def test_readers_travel_to_workers_without_their_map(packed):

@@ -11,8 +11,14 @@ benchmark.py CONFIG --floor                   the time of the model's matrix pro
 benchmark.py CONFIG --backbone forward --input-shape 3,512,512
                                               inference of its backbone alone (train: with the
                                               backward pass); of any size that it takes
-benchmark.py CONFIG --loader --versus PACKED_CONFIG
+benchmark.py CONFIG --data-only --versus PACKED_CONFIG
                                               the training data loaders alone
+benchmark.py CONFIG --data-only --formats     images of the training set in GeoTIFF, HDF5, Zarr,
+                                              packed tiles and (where installed) LMDB and LitData,
+                                              read side by side; --cold: from the disk
+benchmark.py CONFIG --scene SCENE.tif --checkpoint FILE
+                                              the map of a scene: time per megapixel, share of
+                                              waiting for data
 """
 
 import argparse
@@ -25,8 +31,10 @@ from pathlib import Path
 
 import torch
 
+from mmrsfm.apis import format_comparison
 from mmrsfm.apis.backbone_step import PASSES, BackboneStep
 from mmrsfm.apis.loader_step import LoaderStep
+from mmrsfm.apis.scene import speed
 from mmrsfm.apis.training_step import PARTS, TrainingStep
 from mmrsfm.engine import command_line, run_config
 from mmrsfm.errors import ConfigError
@@ -50,8 +58,14 @@ def build_parser() -> argparse.ArgumentParser:
         '--backbone', choices=PASSES, help='measure the backbone alone: inference, or both passes'
     )
     parser.add_argument(
-        '--loader', action='store_true', help='measure the training data loader alone'
+        '--data-only',
+        '--loader',
+        dest='loader',
+        action='store_true',
+        help='measure the training data loader alone, without a model',
     )
+    format_comparison.add_arguments(parser)
+    speed.add_arguments(parser)
     parser.add_argument('--floor', action='store_true', help='time the matrix products alone too')
     parser.add_argument('--batch-size', type=int, help="[the config's]")
     parser.add_argument('--threads', type=int, help='CPU threads')
@@ -353,8 +367,12 @@ def main(args: argparse.Namespace) -> None:
         torch.set_num_threads(args.threads)
     if args.iters < 1:
         raise ConfigError('--iters must be at least 1')
+    if args.formats is not None and not args.loader:
+        raise ConfigError('--formats compares how data are read: with --data-only')
     if args.loader and (args.backbone or args.floor or args.data == 'random'):
-        raise ConfigError('--loader reads real data, without a model: not with --backbone, --floor')
+        raise ConfigError(
+            '--data-only reads real data, without a model: not with --backbone, --floor'
+        )
     if args.backbone and args.input_shape is None:
         raise ConfigError('--backbone needs --input-shape C,H,W')
     args.device = args.device or ('cuda' if torch.cuda.is_available() else 'cpu')
@@ -365,12 +383,25 @@ def main(args: argparse.Namespace) -> None:
         return
     if args.versus and versus_is_config(args) and not Path(args.versus).is_file():
         raise ConfigError(f'--versus: the config {args.versus} does not exist')
+    if args.scene:
+        figures = speed.measure_scene(args)
+        write(args, figures, speed.describe_scene(figures))
+        return
+    if args.formats is not None:
+        cfg = run_config.load_config(args.config, args.cfg_options)
+        figures = format_comparison.compare(cfg, args)
+        write(args, figures, format_comparison.describe(figures))
+        return
     memory = probe_memory(args)
     figures = measure(args)
     figures['memory'] = memory
     if versus_is_config(args):
         figures['versus']['memory'] = probe_memory(args, True)
-    print(describe(figures))
+    write(args, figures, describe(figures))
+
+
+def write(args: argparse.Namespace, figures: dict, text: str) -> None:
+    print(text)
     if args.json:
         Path(args.json).write_text(json.dumps(figures, indent=2) + '\n')
 
