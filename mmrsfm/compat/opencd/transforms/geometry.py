@@ -174,7 +174,7 @@ class MultiImgPad(Pad):
 
     Args:
         **kwargs: ``size`` (width, height) or ``size_divisor``, ``pad_val``, ``padding_mode`` as
-        there.
+            there.
     """
 
     def _pad_img(self, results: dict[str, Any]) -> None:
