@@ -23,6 +23,7 @@ from mmrsfm.engine.optimizers import (
     SwinLayerDecayOptimWrapperConstructor,
 )
 from mmrsfm.engine.samplers import EpochSampler, MultiDatasetSampler
+from mmrsfm.engine.sharding import FullyShardedDataParallel
 
 __all__ = [
     'BF16OptimWrapper',
@@ -34,6 +35,7 @@ __all__ = [
     'EpochSampler',
     'EpochTrainLoop',
     'FreezeHook',
+    'FullyShardedDataParallel',
     'InternImageLayerDecayOptimWrapperConstructor',
     'IterTimerHook',
     'IterTrainLoop',

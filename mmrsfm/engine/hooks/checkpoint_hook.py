@@ -29,6 +29,7 @@ from mmrsfm.engine.atomic_io import (
 from mmrsfm.engine.loops.resumable import ResumableLoop
 from mmrsfm.engine.pending_gradients import gather_pending_gradients, restore_pending_gradients
 from mmrsfm.engine.random_state import capture_random_state, restore_random_state
+from mmrsfm.engine.sharding import prepare_sharded_run, whole_states
 from mmrsfm.errors import CheckpointError, CheckpointWriteError
 from mmrsfm.registry import HOOKS
 
@@ -81,6 +82,10 @@ class CheckpointHook(BaseCheckpointHook):
         self._gradients: dict[str, Any] | None = None
         self._state: dict[str, Any] | None = None
         self._saved_at: int | None = None
+
+    def before_run(self, runner: Any) -> None:
+        """Lets a Runner load and save a model that is spread over ranks."""
+        prepare_sharded_run(runner)
 
     def before_train(self, runner: Any) -> None:
         """Settles the defaults, prepares the folder, and restores the state of a resumed run."""
@@ -192,7 +197,8 @@ class CheckpointHook(BaseCheckpointHook):
                 self._remove([file for file in expired if self.file_backend.isfile(file)])
 
         try:
-            self._together(str(self.last_ckpt), save)
+            with whole_states(runner):
+                self._together(str(self.last_ckpt), save)
         finally:
             self._random_states = self._gradients = None
 
@@ -309,4 +315,5 @@ class _JointSaving:
         def save() -> None:
             self._runner.save_checkpoint(out_dir, filename, *args, **kwargs)
 
-        self._hook._together(str(Path(out_dir) / filename), save)
+        with whole_states(self._runner):
+            self._hook._together(str(Path(out_dir) / filename), save)

@@ -208,7 +208,9 @@ class NonFiniteHook(Hook):
     def _search(self, suspect: _Suspect, wrapper: OptimWrapper, backward: bool) -> Origin | None:
         """``None`` if nothing was found."""
         call = suspect.call
-        parameter = first_non_finite(self._model.named_parameters())
+        # With FSDP each rank has its part of the weights.
+        own = first_non_finite(self._model.named_parameters())
+        parameter = next((one for one in all_gather_object(own) if one), None)
         if parameter is not None and not backward:
             return Origin(f'the weights: {parameter} is not finite before the step')
         if call is None:

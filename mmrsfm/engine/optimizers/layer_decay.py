@@ -109,7 +109,9 @@ class LayerDecayOptimWrapperConstructor(DefaultOptimWrapperConstructor):
             **kwargs: Not used.
         """
         names = {
-            name: _WRAPPERS.sub('', name).replace('._orig_mod.', '.')
+            name: _WRAPPERS.sub('', name)
+            .replace('._orig_mod.', '.')
+            .replace('_fsdp_wrapped_module.', '')
             for name, _ in module.named_parameters()
         }
         found = self._find_backbones(list(names.values()))
@@ -124,7 +126,8 @@ class LayerDecayOptimWrapperConstructor(DefaultOptimWrapperConstructor):
             prefix = next((p for p in prefixes if name.startswith(p)), None)
             depth = last if prefix is None else self.depth_of(name[len(prefix) :], size)
             decays = not (
-                parameter.ndim <= 1
+                # With FSDP a parameter is a part of its numbers, in one row.
+                getattr(parameter, 'whole_ndim', parameter.ndim) <= 1
                 or name.endswith('.bias')
                 or any(part in name for part in self.no_decay)
             )
