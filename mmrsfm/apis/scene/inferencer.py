@@ -17,9 +17,12 @@ from mmengine.logging import print_log
 
 from mmrsfm.apis.scene.area import find_area
 from mmrsfm.apis.scene.bands import Bands
+from mmrsfm.apis.scene.cell_product import CellProduct
 from mmrsfm.apis.scene.dense_product import DenseProduct
 from mmrsfm.apis.scene.journal import Journal, digest
-from mmrsfm.apis.scene.model import SceneModel
+from mmrsfm.apis.scene.model import OBJECT_TASKS, SceneModel
+from mmrsfm.apis.scene.object_product import ObjectProduct
+from mmrsfm.apis.scene.pages import write_pages
 from mmrsfm.apis.scene.products import Product
 from mmrsfm.apis.scene.source import SceneSource
 from mmrsfm.apis.scene.stream import Times, predict_tiles
@@ -88,11 +91,33 @@ class SceneInferencer:
         image_size: int | None = None,
         memory: int = 256 << 20,
     ) -> None:
+        model = load_model(config, checkpoint, device, amp, features, tile_size, image_size)
+        self._set(model, overlap, batch_size, memory)
+
+    @classmethod
+    def of(
+        cls,
+        model: Any,
+        overlap: int | None = None,
+        batch_size: int = 1,
+        memory: int = 256 << 20,
+    ) -> SceneInferencer:
+        """An inferencer of a model that is there already.
+
+        Args:
+            model: A :class:`SceneModel`, or anything with its attributes and ``predict``.
+            overlap: See the class.
+            batch_size: See the class.
+            memory: See the class.
+        """
+        made = cls.__new__(cls)
+        made._set(model, overlap, batch_size, memory)
+        return made
+
+    def _set(self, model: Any, overlap: int | None, batch_size: int, memory: int) -> None:
         if batch_size < 1:
             raise ConfigError(f'batch_size is at least 1, got {batch_size}')
-        self.model: Any = load_model(
-            config, checkpoint, device, amp, features, tile_size, image_size
-        )
+        self.model: Any = model
         size = self.model.tile_size
         default = 0 if self.model.task == 'classification' else size // 4
         self.overlap = default if overlap is None else overlap
@@ -118,6 +143,7 @@ class SceneInferencer:
         formats: Sequence[str] | None = None,
         overwrite: bool = False,
         name: str | None = None,
+        page: bool = False,
     ) -> SceneResult:
         """Makes the map of a scene.
 
@@ -138,6 +164,7 @@ class SceneInferencer:
                 ``None``: all that fit.
             overwrite: Whether results, and parts, of another run are replaced.
             name: What results are named instead of the scene's.
+            page: Whether to write an HTML page that needs no network, and a picture.
 
         Returns:
             The files and what was run. Where they are there already, of a run that was asked the
@@ -157,7 +184,7 @@ class SceneInferencer:
             product = self._product(source, probabilities, min_score, formats)
             settings = self._settings(source, product, aoi, bands, stated, on_error, stretch,
                                       resampling)  # fmt: skip
-            return self._run(source, product, settings, out, stem, overwrite)
+            return self._run(source, product, settings, out, stem, overwrite, page)
 
     def _run(
         self,
@@ -167,6 +194,7 @@ class SceneInferencer:
         out: Path,
         stem: str,
         overwrite: bool,
+        page: bool,
     ) -> SceneResult:
         start = time.perf_counter()
         journal = Journal(out / f'.{stem}.parts', settings)
@@ -217,6 +245,13 @@ class SceneInferencer:
         journal.wait_for(product.units)
         begin = time.perf_counter()
         outputs = product.write(journal, out, stem)
+        if page:
+            scenes = [path for path in source.paths if path is not None]
+            model = self.model
+            outputs |= write_pages(
+                out, stem, scenes, product.region, model.classes, model.palette, product.objects,
+                outputs.get('map'), self._facts(times), source.file_bands,
+            )  # fmt: skip
         times.writing += time.perf_counter() - begin
         info = self._info(source, product, journal, settings, times, start, outputs)
         outputs['report'] = out / f'{stem}.json'
@@ -225,6 +260,13 @@ class SceneInferencer:
         _say(info)
         return SceneResult(outputs, info)
 
+    def _facts(self, times: Times) -> dict[str, Any]:
+        return {
+            'Model': Path(self.model.checkpoint).name,
+            'Task': self.model.task.replace('_', ' '),
+            'Tiles': f'{times.tiles} of {self.model.tile_size} px, overlap {self.overlap} px',
+        }
+
     def _product(
         self,
         source: SceneSource,
@@ -232,14 +274,19 @@ class SceneInferencer:
         min_score: float,
         formats: Sequence[str] | None,
     ) -> Product:
+        if self.model.task in OBJECT_TASKS:
+            return ObjectProduct(self.model, source, self.overlap, min_score, formats)
+        if self.model.task == 'classification':
+            return CellProduct(self.model, source, self.overlap, formats)
         return DenseProduct(self.model, source, self.overlap, self.memory, probabilities)
 
     def _settings(self, source: SceneSource, product: Product, *asked: Any) -> dict[str, Any]:
         """All that results depend on."""
         if self._model_settings is None:
+            file = Path(self.model.checkpoint)
             self._model_settings = {
-                'checkpoint': file_digests(self.model.checkpoint)['sha256'],
-                'config': digest(self.model.settings),
+                'checkpoint': file_digests(file)['sha256'] if file.is_file() else str(file),
+                'model': digest(self.model.settings),
             }
         return {
             **self._model_settings,
@@ -318,6 +365,10 @@ def load_model(
     Raises:
         ConfigError: If a config is missing.
     """
+    if str(checkpoint).endswith('.onnx'):
+        from mmrsfm.apis.scene.onnx_model import OnnxModel
+
+        return OnnxModel(checkpoint, device, amp, features, tile_size, image_size)
     if config is None:
         raise ConfigError(f'{checkpoint}: a config is needed beside it')
     return SceneModel(config, checkpoint, device, amp, features, tile_size, image_size)

@@ -14,6 +14,7 @@ from affine import Affine
 from mmrsfm.apis.scene.area import Region
 from mmrsfm.apis.scene.grid import Tile, TileGrid
 from mmrsfm.apis.scene.journal import Journal
+from mmrsfm.apis.scene.objects import SceneObjects
 from mmrsfm.apis.scene.source import SceneSource
 from mmrsfm.apis.scene.stream import Times
 from mmrsfm.apis.scene.tile_data import TileInput, TilePrediction
@@ -37,10 +38,12 @@ class Product(ABC):
         nbytes: Bytes of the results before compression.
         settings: What of the results is asked, for the digest of the run.
         info: What is reported of them.
+        objects: Once they are written, what can be outlined in a picture; ``None``: nothing.
     """
 
     units: list[int]
     nbytes: int
+    objects: SceneObjects | None = None
 
     def __init__(self, model: Any, source: SceneSource, overlap: int, align: int = 1) -> None:
         self.model, self.source = model, source
@@ -63,8 +66,8 @@ class Product(ABC):
         Args:
             stride: Pixels of the scene that a pixel of the results is wide.
         """
-        moved = self.source.transform * Affine.translation(self.region.col, self.region.row)
-        return moved * Affine.scale(stride) if stride > 1 else moved
+        moved = self.source.transform @ Affine.translation(self.region.col, self.region.row)
+        return moved @ Affine.scale(stride) if stride > 1 else moved
 
     @abstractmethod
     def begin(self, units: Sequence[int]) -> list[Tile]:

@@ -99,7 +99,7 @@ def _same_grid(one: Any, other: Any) -> bool:
 def _bounds(file: Any) -> tuple[float, float, float, float]:
     """Left, bottom, right and top of all corners, whichever way the rows run."""
     corners = [
-        file.transform * (column, row) for column in (0, file.width) for row in (0, file.height)
+        file.transform @ (column, row) for column in (0, file.width) for row in (0, file.height)
     ]
     xs, ys = zip(*corners, strict=True)
     return min(xs), min(ys), max(xs), max(ys)

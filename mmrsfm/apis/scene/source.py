@@ -22,13 +22,14 @@ from mmrsfm.apis.scene.grid import Tile
 from mmrsfm.apis.scene.pipeline import InputSpec
 from mmrsfm.apis.scene.scene_files import open_scene
 from mmrsfm.apis.scene.tile_data import TileInput
-from mmrsfm.datasets.raster import _innermost, _own_band_names
+from mmrsfm.datasets.raster import _own_band_names
 from mmrsfm.errors import (
     BandMismatchError,
     ConfigError,
     CorruptImageError,
     DataError,
 )
+from mmrsfm.utils.raster_errors import innermost
 
 ON_ERROR = ('raise', 'skip')
 _CACHE = (64 << 20, 512 << 20)
@@ -61,6 +62,7 @@ class SceneSource:
         width: Columns.
         crs: Its CRS; ``None`` without one.
         transform: From (column, row) to (x, y).
+        file_bands: The ``band_names`` that were given.
         unreadable: For each block that was skipped ``dict(path, row, col, height, width, bands,
             reason)``, in pixels of the grid.
 
@@ -117,6 +119,7 @@ class SceneSource:
         self.crs: CRS | None = first.crs
         self.transform: Affine = first.transform
         self.area = area
+        self.file_bands = band_names
         self._choose(inputs, bands, band_names)
         rows = sum(
             _row_bytes(file, len(chosen))
@@ -272,7 +275,7 @@ class SceneSource:
                 raise CorruptImageError(
                     f'cannot be decoded at rows {window.row_off} to '
                     f'{window.row_off + window.height - 1}, columns {window.col_off} to '
-                    f'{window.col_off + window.width - 1} ({_innermost(error)})',
+                    f'{window.col_off + window.width - 1} ({innermost(error)})',
                     path=self.paths[number],
                     hint="on_error='skip' (--on-error skip) leaves such blocks as no data",
                 ) from error
@@ -320,7 +323,7 @@ class SceneSource:
                 'col': col,
                 'height': min(rows, file.height - row),
                 'width': min(cols, file.width - col),
-                'reason': str(_innermost(error)),
+                'reason': str(innermost(error)),
             }
         )
 
