@@ -92,10 +92,10 @@ class TrainingPictureHook(Hook):
         from mmrsfm.visualization.training_pictures import draw_training_sample, stacked
 
         images = self._batch['inputs']
-        if isinstance(images, Sequence) and getattr(images[0], 'ndim', 0) != 3:
+        if isinstance(images, Sequence) and _is_batch(images[0]):
             images = images[0]  # of two views
         pictures = [
-            draw_training_sample(sample, as_shown(image, sample))
+            draw_training_sample(sample, as_shown(image, sample) if image.ndim == 3 else {})
             for image, sample in zip(images, samples, strict=False)
         ]
         runner.visualizer.add_image('training_pictures', stacked(pictures), step)
