@@ -39,7 +39,7 @@ with socket.socket(socket.AF_UNIX) as server:
 """
 
 
-def _print_to(*streams) -> None:
+def print_to(*streams) -> None:
     """What is printed goes to other files than the parent's (pytest has replaced those)."""
     for number, stream in enumerate(streams, 1):
         os.dup2(stream, number)
@@ -49,7 +49,7 @@ def _print_to(*streams) -> None:
 def _run_script(argv, folder, output) -> None:
     sys.modules['torch'].set_num_threads(1)  # the threads of the parent do not exist here
     target = os.open(output, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
-    _print_to(target, target)
+    print_to(target, target)
     os.chdir(folder)
     sys.argv = argv
     sys.path.insert(0, str(Path(argv[0]).parent))
@@ -106,14 +106,14 @@ class FreshPython:
 
     def __exit__(self, *error):
         self.process.stdin.close()
-        self.process.wait(30)
+        self.process.wait(120)  # a machine may be busy
         self.process.stdout.close()
         shutil.rmtree(self.folder)
 
 
 def _be_python(argv, folder, environment, streams) -> None:
     """Runs what a command line of Python says."""
-    _print_to(*streams[1:])
+    print_to(*streams[1:])
     os.environ.clear()
     os.environ.update(environment)
     os.chdir(folder)
