@@ -118,4 +118,6 @@ class OnnxMetadata:
 
 
 def _frozen(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _frozen(one) for key, one in value.items()}
     return tuple(_frozen(one) for one in value) if isinstance(value, list) else value
