@@ -9,7 +9,8 @@ from typing import Any
 import torch
 from torch.utils.data import Dataset, IterableDataset, get_worker_info
 
-from mmrsfm.errors import ConfigError, CorruptImageError, DataError, TooManyBadSamplesError
+from mmrsfm.datasets.reading_errors import as_data_error, is_bad_file, listing_error, no_samples
+from mmrsfm.errors import ConfigError, DataError, MMRSFMError, TooManyBadSamplesError
 from mmrsfm.randomness import derive_seed, seed_generators, seeded
 from mmrsfm.registry import DATASETS
 
@@ -55,6 +56,8 @@ class AddressedDataset(Dataset):
 
     Raises:
         ConfigError: For an iterable-style dataset or an unknown policy.
+        DatasetNotFoundError: The dataset is empty, or a file or folder of it is missing.
+        DataError: A dataset of another library cannot read its annotation file.
         TooManyBadSamplesError: When an item is read, if too many in a row are unreadable.
     """
 
@@ -65,11 +68,13 @@ class AddressedDataset(Dataset):
         self, dataset: Any, seed: int = 0, on_error: str = 'raise', max_skips: int = 100
     ) -> None:
         if isinstance(dataset, Mapping):
-            dataset = DATASETS.build(dataset)
+            dataset = _built(dataset)
         if isinstance(dataset, IterableDataset):
             raise ConfigError('AddressedDataset needs a dataset with indices, got an iterable one')
         if on_error not in ('raise', 'skip'):
             raise ConfigError(f"on_error must be 'raise' or 'skip', got {on_error!r}")
+        if not len(dataset):
+            raise no_samples(_innermost(dataset)[0])
         self.dataset = dataset
         self.seed = seed
         self.on_error = on_error
@@ -126,7 +131,7 @@ class AddressedDataset(Dataset):
                 item = self._draw(position, derive_seed(*address))
                 break
             except Exception as error:
-                if not (isinstance(error, (DataError, OSError)) or _is_undecoded(error)):
+                if not is_bad_file(error):
                     error.add_note(self._where(position, epoch))
                     raise
                 named = self._named(error, position, epoch)
@@ -164,11 +169,8 @@ class AddressedDataset(Dataset):
 
     def _named(self, error: Exception, position: int, epoch: int) -> DataError:
         """The error as a :class:`DataError` that names the file and the sample."""
-        if not isinstance(error, DataError):
-            path = getattr(error, 'filename', None) or self._path(position)
-            error = CorruptImageError(f'cannot be read ({error})', path=path)
-        elif error.path is None:
-            error = type(error)(error.reason, self._path(position), error.band, error.hint)
+        known = isinstance(error, DataError) and error.path is not None
+        error = as_data_error(error, None if known else self._path(position))
         error.add_note(self._where(position, epoch))
         return error
 
@@ -186,11 +188,20 @@ class AddressedDataset(Dataset):
         return str(path[0] if isinstance(path, (list, tuple)) else path) if path else None
 
 
-def _is_undecoded(error: Exception) -> bool:
-    """Whether mmcv could not decode an image: it asserts so, and OpenCV stops at an empty file."""
-    if isinstance(error, AssertionError):
-        return str(error).startswith('failed to load image')
-    return type(error).__module__ == 'cv2' and 'imdecode' in str(error)
+def _built(config: Mapping[str, Any]) -> Any:
+    """Builds a dataset; what its annotations lack is an error that names the file."""
+    try:
+        dataset = DATASETS.build(config)
+        if hasattr(dataset, '__len__'):
+            len(dataset)  # reads the annotations of a dataset that is lazy
+        return dataset
+    except MMRSFMError:
+        raise
+    except Exception as error:
+        named = listing_error(error)
+        if named is None:
+            raise
+        raise named from error
 
 
 class AddressedCollate:

@@ -125,6 +125,12 @@ def _csv_rows(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
                 header = [] if named else [cell.lower() for cell in cells]
                 if header:
                     continue
+            if len(cells) < len(header):
+                raise DataError(
+                    f'line {number} has {len(cells)} columns, the first line {len(header)}',
+                    path=path,
+                    hint='Is the file whole?',
+                )
             # Last: pandas leaves the title of its index empty.
             yield number, {**dict(zip(header, cells, strict=False)), '': cells}
 

@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import csv
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -11,6 +10,7 @@ from mmpretrain.datasets import BaseDataset
 
 from mmrsfm.errors import ConfigError, DatasetNotFoundError
 from mmrsfm.registry import DATASETS
+from mmrsfm.utils.conversion import read_rows
 
 _CLASSES = (
     'airport', 'airport_hangar', 'airport_terminal', 'amusement_park', 'aquaculture',
@@ -82,23 +82,19 @@ class FMoWRGB(BaseDataset):
         given = prefix and Path(prefix) != Path(self.data_root or '')
         root = Path(prefix) if given else source.parent
         samples: list[dict[str, Any]] = []
-        with source.open(newline='', encoding='utf-8-sig') as file:
-            rows = csv.reader(file)
-            header = next(rows, [])
-            label_at, path_at = (
-                self._position(column, header, source)
-                for column in (self.label_column, self.path_column)
-            )
-            for number, row in enumerate(rows, start=2):
-                if not row:
-                    continue
-                if len(row) <= max(label_at, path_at):
-                    raise self._error(f'line {number} has {len(row)} column(s)', source)
-                samples.append({
-                    'img_path': str(root / row[path_at].strip()),
-                    'gt_label': self._label(row[label_at].strip(), number, source),
-                    'band_names': self.bands,
-                })  # fmt: skip
+        header, *rows = read_rows(source, 'table of images') or [[]]
+        label_at, path_at = (
+            self._position(column, header, source)
+            for column in (self.label_column, self.path_column)
+        )
+        for number, row in enumerate(rows, start=2):
+            if len(row) <= max(label_at, path_at):
+                raise self._error(f'line {number} has {len(row)} column(s)', source)
+            samples.append({
+                'img_path': str(root / row[path_at].strip()),
+                'gt_label': self._label(row[label_at].strip(), number, source),
+                'band_names': self.bands,
+            })  # fmt: skip
         if not samples:
             raise self._error('holds no rows below the header', source)
         for sample in samples if self.check_files else samples[:1]:

@@ -13,6 +13,7 @@ import numpy as np
 from mmrsfm.datasets.paired_modality_dataset import PairedModalityDataset
 from mmrsfm.errors import DataError, DatasetNotFoundError
 from mmrsfm.registry import DATASETS
+from mmrsfm.utils.conversion import read_text
 from mmrsfm.utils.homography import as_homography
 
 
@@ -129,9 +130,9 @@ def read_homography(path: str | Path) -> np.ndarray:
         if path.suffix == '.npy':
             matrix = np.load(path, allow_pickle=False)
         elif path.suffix == '.json':
-            matrix = json.loads(path.read_text())
+            matrix = json.loads(read_text(path, 'homography'))
         else:
-            text = path.read_text().replace(',', ' ')
+            text = read_text(path, 'homography').replace(',', ' ')
             matrix = np.array([float(word) for word in text.split()])
             matrix = matrix.reshape(-1, 3)
     except (ValueError, EOFError) as error:

@@ -17,6 +17,7 @@ from mmrsfm.datasets.pair_index import PairIndex, PairRules, load_index
 from mmrsfm.datasets.tile_dataset import SUFFIXES
 from mmrsfm.errors import ConfigError, DatasetNotFoundError
 from mmrsfm.registry import DATASETS
+from mmrsfm.utils.conversion import read_text
 
 ON_MISSING = ('error', 'skip', 'keep')
 
@@ -215,7 +216,7 @@ class PairedModalityDataset(BaseDataset):
                 twice.add(short)
             by_name[key] = key
         wanted = set()
-        for number, line in enumerate(source.read_text(encoding='utf-8').splitlines(), start=1):
+        for number, line in enumerate(read_text(source, 'list of names').splitlines(), start=1):
             if not line.strip():
                 continue
             if line.strip() not in by_name:

@@ -19,6 +19,7 @@ import numpy as np
 
 from mmrsfm.datasets.zarr_array import is_zarr_array, read_zarr_array, zarr_image_shape
 from mmrsfm.errors import BandMismatchError, CorruptImageError, ImageNotFoundError, ImageSizeError
+from mmrsfm.utils.raster_errors import innermost
 
 PILLOW_SUFFIXES = ('.jpg', '.jpeg', '.png', '.bmp')
 TIFF_SUFFIXES = ('.tif', '.tiff')
@@ -233,7 +234,7 @@ def _read_rasterio(request: _Request) -> Raster:
                 array = source.read(indexes, window=window)
             except RasterioError as error:
                 raise CorruptImageError(
-                    f'cannot be decoded ({_innermost(error)})',
+                    f'cannot be decoded ({innermost(error)})',
                     path=path,
                     band=_first_bad_band(source, indexes, names, window),
                 ) from error
@@ -260,13 +261,6 @@ def _own_band_names(source: Any) -> tuple[str, ...] | None:
     if colours[:3] == ['red', 'green', 'blue'] and colours[3:] in ([], ['alpha']):
         return ('R', 'G', 'B', 'A')[: source.count]
     return None
-
-
-def _innermost(error: BaseException) -> BaseException:
-    """GDAL's own message hides behind rasterio's 'Read failed. See previous exception'."""
-    while error.__cause__ is not None:
-        error = error.__cause__
-    return error.args[2] if len(error.args) == 3 else error
 
 
 def _first_bad_band(

@@ -13,6 +13,7 @@ from mmpretrain.datasets import BaseDataset
 from mmrsfm.errors import ConfigError, DatasetNotFoundError
 from mmrsfm.randomness import derive_seed
 from mmrsfm.registry import DATASETS
+from mmrsfm.utils.conversion import read_text
 
 SPLITS = ('train', 'val', 'test')
 
@@ -129,6 +130,12 @@ class SceneFolderDataset(BaseDataset):
         missing = [name for number, name in enumerate(classes) if number not in seen]
         if missing:
             raise self.not_found(f'no folder for the classes {missing[:5]}', root)
+        if not found:
+            raise self.not_found(f'no image with one of the suffixes {self._suffixes}', root)
+        empty = seen - {label for _, label in found}
+        if empty:
+            names = [classes[label] for label in sorted(empty)][:5]
+            raise self.not_found(f'no image of the classes {names}', root)
         return found
 
     def _from_split(self, found: list[tuple[Path, int]]) -> list[tuple[Path, int]]:
@@ -156,7 +163,7 @@ class SceneFolderDataset(BaseDataset):
         for path, label in found:
             by_name[path.stem].append((path, label))
         chosen = []
-        for number, line in enumerate(source.read_text(encoding='utf-8').splitlines(), start=1):
+        for number, line in enumerate(read_text(source, 'list of images').splitlines(), start=1):
             if not line.strip():
                 continue
             name, claimed = self._parse(line.strip())

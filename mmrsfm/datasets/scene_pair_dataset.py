@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import csv
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -14,6 +13,7 @@ from mmpretrain.datasets import BaseDataset
 from mmrsfm.datasets.paired_modality_dataset import PairedModalityDataset
 from mmrsfm.errors import ConfigError, DataError, DatasetNotFoundError
 from mmrsfm.registry import DATASETS
+from mmrsfm.utils.conversion import read_rows
 
 _FORMATS = ('.csv', '.json')
 
@@ -143,8 +143,7 @@ class ScenePairDataset(BaseDataset):
         return rows
 
     def _read_csv(self, source: Path) -> list[tuple[str, list[int]]]:
-        with source.open(encoding='utf-8-sig', newline='') as file:
-            header, *lines = [row for row in csv.reader(file) if row] or [[]]
+        header, *lines = read_rows(source, 'table of labels') or [[]]
         if len(header) < 2:
             raise self._wrong('the first line must be "name,label" or "name,<class>,<class>,..."')
         for number, row in enumerate(lines, start=2):
@@ -184,10 +183,18 @@ class ScenePairDataset(BaseDataset):
             self._metainfo['classes'] = tuple(titles)
         elif self._metainfo.get('classes') is None:
             raise self._wrong('names no classes (metainfo.classes), neither does the config')
-        return [
-            (name, [int(label)] if isinstance(label, int) else [int(one) for one in label])
-            for name, label in entries
-        ]
+        count = len(self._metainfo['classes'])
+        found = []
+        for name, label in entries:
+            numbers = [label] if isinstance(label, int) else label
+            if not isinstance(numbers, list) or any(
+                type(one) is not int or not 0 <= one < count for one in numbers
+            ):
+                raise self._wrong(
+                    f'{name}: gt_label is a number in 0..{count - 1} or a list of them, got {label}'
+                )
+            found.append((name, numbers))
+        return found
 
     def _index(self, names: Sequence[str]) -> dict[str, int]:
         """Class names to numbers; those of the config, or these."""

@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import csv
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -12,6 +11,7 @@ from mmpretrain.datasets import BaseDataset
 from mmrsfm.datasets.splits import SPLITS, names_in_split
 from mmrsfm.errors import ConfigError, DataError, DatasetNotFoundError
 from mmrsfm.registry import DATASETS
+from mmrsfm.utils.conversion import read_rows
 
 COLUMNS = ('sequence', 'first', 'second', 'label')
 
@@ -111,8 +111,7 @@ class SEN12Flood(BaseDataset):
             raise DatasetNotFoundError(
                 'no such list of pairs (ann_file)', source, hint=self._expected
             )
-        with source.open(encoding='utf-8-sig', newline='') as file:
-            header, *rows = [row for row in csv.reader(file) if row] or [[]]
+        header, *rows = read_rows(source, 'list of pairs') or [[]]
         if tuple(header) != COLUMNS:
             raise DataError(f'its first line is {header}, not {list(COLUMNS)}', source)
         pairs = []

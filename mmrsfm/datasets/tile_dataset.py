@@ -3,15 +3,15 @@
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from mmengine.dataset import BaseDataset
 
-from mmrsfm.errors import DatasetNotFoundError
+from mmrsfm.errors import DataError, DatasetNotFoundError
 from mmrsfm.registry import DATASETS
+from mmrsfm.utils.conversion import read_rows, read_text
 
 SUFFIXES = ('.tif', '.tiff', '.jp2', '.npy', '.png', '.jpg', '.jpeg')
 
@@ -92,21 +92,9 @@ class TileDataset(BaseDataset):
             raise DatasetNotFoundError('no such list of images (ann_file)', path=source)
         samples: list[dict[str, Any]] = []
         if source.suffix.lower() == '.csv':
-            with source.open(newline='', encoding='utf-8-sig') as file:
-                table = csv.DictReader(file)
-                if self.path_column not in (table.fieldnames or ()):
-                    raise DatasetNotFoundError(
-                        f'has no column {self.path_column!r}, only {table.fieldnames}',
-                        path=source,
-                        hint='Give path_column=...',
-                    )
-                for row in table:
-                    samples.append({'img_path': str(root / row[self.path_column])})
-                    if row.get('row') not in (None, ''):
-                        keys = ('row', 'col', 'height', 'width')
-                        samples[-1]['window'] = tuple(int(row[key]) for key in keys)
+            samples = self._from_table(source, root)
         else:
-            for line in source.read_text(encoding='utf-8').splitlines():
+            for line in read_text(source, 'list of images').splitlines():
                 if line.strip():
                     samples.append({'img_path': str(root / line.strip())})
         for sample in samples:
@@ -114,6 +102,34 @@ class TileDataset(BaseDataset):
                 raise DatasetNotFoundError(
                     f'named in {source}, but missing', path=sample['img_path']
                 )
+        return samples
+
+    def _from_table(self, source: Path, root: Path) -> list[dict[str, Any]]:
+        header, *rows = read_rows(source, 'table of images') or [[]]
+        if self.path_column not in header:
+            raise DatasetNotFoundError(
+                f'has no column {self.path_column!r}, only {header}',
+                path=source,
+                hint='Give path_column=...',
+            )
+        samples: list[dict[str, Any]] = []
+        for number, row in enumerate(rows, start=2):
+            if len(row) != len(header):
+                raise DataError(
+                    f'line {number} has {len(row)} columns, the first {len(header)}', path=source
+                )
+            named = dict(zip(header, row, strict=True))
+            samples.append({'img_path': str(root / named[self.path_column])})
+            if named.get('row', '') == '':
+                continue
+            try:
+                window = tuple(int(named[key]) for key in ('row', 'col', 'height', 'width'))
+            except (KeyError, ValueError) as error:
+                raise DataError(
+                    f'line {number}: row, col, height and width are whole numbers ({error})',
+                    path=source,
+                ) from error
+            samples[-1]['window'] = window
         return samples
 
     def _windows(self, sample: dict[str, Any]) -> list[dict[str, Any]]:

@@ -27,15 +27,27 @@ def read_zarr_array(path: str | Path, npy_order: str = 'HWC') -> np.ndarray:
         npy_order: ``'HWC'`` or ``'CHW'``: the order of the axes of a three-dimensional array.
 
     Raises:
-        CorruptImageError: It cannot be decoded, or is no image.
+        CorruptImageError: It cannot be decoded, is no image, or lacks chunks and states another
+            value for them than NaN.
     """
     import zarr
 
+    _check_blosc(Path(path))
     try:
         # Asked for a group, zarr.open would look for it in every folder above.
-        array = np.asarray(zarr.open_array(str(path), mode='r')[...])
+        stored = zarr.open_array(str(path), mode='r')
+        array = np.asarray(stored[...])
+        missing = _missing_chunks(stored)
     except Exception as error:  # codecs and metadata raise errors of every kind
         raise CorruptImageError(f'cannot be read as a Zarr array ({error})', path=path) from error
+    if missing:
+        raise CorruptImageError(
+            f'{missing} of the {stored.nchunks} chunks of the Zarr array are missing, which would '
+            f'be read as {stored.fill_value}',
+            path=path,
+            hint='Copy the store again; or write it with write_empty_chunks=True, if these are '
+            'pixels without data',
+        )
     if array.ndim == 2:
         return array[:, :, None]
     if array.ndim != 3:
@@ -43,6 +55,50 @@ def read_zarr_array(path: str | Path, npy_order: str = 'HWC') -> np.ndarray:
             f'an image has two or three axes, this array has shape {array.shape}', path=path
         )
     return array.transpose(1, 2, 0) if npy_order == 'CHW' else array
+
+
+def _check_blosc(folder: Path) -> None:
+    """Raises for a chunk that is shorter than its Blosc header says.
+
+    Blosc does not look: it decodes whatever lies in memory behind the chunk, mostly without an
+    error. (Header: c-blosc, README_CHUNK_FORMAT; the number of bytes stands at 12, little endian.)
+    """
+    if not _is_blosc(folder):
+        return
+    for chunk in folder.rglob('*'):
+        if chunk.name.startswith('.') or chunk.name in _ARRAY_FILES or not chunk.is_file():
+            continue
+        with chunk.open('rb') as file:
+            header = file.read(16)
+        stated = int.from_bytes(header[12:16], 'little')
+        size = chunk.stat().st_size
+        if len(header) < 16 or stated != size:
+            raise CorruptImageError(
+                f'cannot be read as a Zarr array: a chunk is truncated ({size} bytes)', path=chunk
+            )
+
+
+def _is_blosc(folder: Path) -> bool:
+    """Whether Blosc is what the chunks of an array were compressed with last."""
+    for name in _ARRAY_FILES:
+        file = folder / name
+        if not file.is_file():
+            continue
+        try:
+            content = json.loads(file.read_text(encoding='utf-8'))
+            last = content['compressor'] if name == '.zarray' else content['codecs'][-1]
+            return isinstance(last, dict) and 'blosc' in (last.get('id'), last.get('name'))
+        except (ValueError, KeyError, TypeError, IndexError):
+            return False  # zarr says what is wrong with it
+    return False
+
+
+def _missing_chunks(stored: Any) -> int:
+    """How many chunks are not there, where that is not a way to say "no data"."""
+    fill = stored.fill_value
+    if fill is not None and np.issubdtype(stored.dtype, np.floating) and np.isnan(fill):
+        return 0
+    return int(stored.nchunks - stored.nchunks_initialized)
 
 
 def zarr_image_shape(path: str | Path) -> tuple[int, int]:

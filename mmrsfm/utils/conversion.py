@@ -4,6 +4,8 @@
 from __future__ import annotations
 
 import contextlib
+import csv
+import io
 import json
 import math
 import os
@@ -51,6 +53,28 @@ def write_whole(path: str | Path, data: bytes) -> None:
     partial = path.with_name(f'.{path.name}.partial')
     try:
         partial.write_bytes(data)
+        partial.replace(path)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            partial.unlink(missing_ok=True)
+        raise
+
+
+@contextlib.contextmanager
+def whole_file(path: str | Path) -> Iterator[Path]:
+    """A place to write a file to, which gets its name at the end; an error leaves nothing.
+
+    Args:
+        path: The file; its folder is made.
+
+    Yields:
+        The path to write to, hidden, beside ``path``.
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f'.{path.name}.partial')
+    try:
+        yield partial
         partial.replace(path)
     except BaseException:
         with contextlib.suppress(OSError):
@@ -150,6 +174,24 @@ def read_text(path: str | Path, what: str) -> str:
         return path.read_text(encoding='utf-8-sig')
     except UnicodeDecodeError as error:
         raise DataError(f'is no text in UTF-8 ({error})', path=path) from error
+
+
+def read_rows(path: str | Path, what: str) -> list[list[str]]:
+    """The rows of a CSV file in UTF-8, those that are blank left out.
+
+    Args:
+        path: The file.
+        what: What it should be, for the message.
+
+    Raises:
+        DatasetNotFoundError: If there is no such file.
+        DataError: If it is no text, or no CSV.
+    """
+    try:
+        lines = io.StringIO(read_text(path, what), newline='')
+        return [row for row in csv.reader(lines) if row]
+    except csv.Error as error:
+        raise DataError(f'is no {what} ({error})', path=path) from error
 
 
 def read_names(path: str | Path) -> list[str]:

@@ -5,7 +5,13 @@ import numpy as np
 import pytest
 from mmengine.dataset import Compose
 
-from mmrsfm.errors import BandMismatchError, ConfigError, DataError, ImageSizeError
+from mmrsfm.errors import (
+    BandMismatchError,
+    ConfigError,
+    CorruptImageError,
+    DataError,
+    ImageSizeError,
+)
 from mmrsfm.registry import TRANSFORMS
 from tests.test_datasets.imagery import numbers, write_tif
 
@@ -156,9 +162,17 @@ def test_numbers_beyond_float32_are_invalid_even_undeclared(tmp_path):
 
 def test_an_image_without_any_data(tmp_path):
     array = np.full((2, 8, 8), np.nan, 'float32')
-    results = load(write_tif(tmp_path / 'a.tif', array))
+    results = load(write_tif(tmp_path / 'a.tif', array, nodata=np.nan))
     assert not results['valid_mask'].any()
     assert (results['img'] == 0).all()
+    path = write_tif(tmp_path / 'b.tif', array)
+    with pytest.raises(CorruptImageError, match='nothing but NaN') as caught:
+        load(path)
+    assert caught.value.path == path
+    array[:, :, 4:] = 1
+    # A window of a scene may lie where it has no data.
+    part = load(write_tif(tmp_path / 'c.tif', array), window=(0, 0, 8, 4))
+    assert not part['valid_mask'].any()
 
 
 # -- one file a band -------------------------------------------------------------------------------

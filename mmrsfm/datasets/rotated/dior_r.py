@@ -14,6 +14,7 @@ from PIL import Image
 from mmrsfm.datasets.rotated.quadrilaterals import is_degenerate
 from mmrsfm.errors import DataError, DatasetNotFoundError
 from mmrsfm.registry import DATASETS
+from mmrsfm.utils.conversion import read_text
 
 _CORNERS = ('left_top', 'right_top', 'right_bottom', 'left_bottom')
 
@@ -67,7 +68,7 @@ class DIORRDataset(BaseDIORDataset):
                 raise DatasetNotFoundError(f'no such folder ({name})', folder, hint=hint)
         self.cat2label = {name: label for label, name in enumerate(self.metainfo['classes'])}
         samples = []
-        for line in ids_file.read_text(encoding='utf-8-sig').splitlines():
+        for line in read_text(ids_file, 'list of images').splitlines():
             name = line.strip()
             if not name:
                 continue

@@ -11,6 +11,7 @@ from mmseg.datasets import BaseSegDataset
 
 from mmrsfm.errors import DatasetNotFoundError
 from mmrsfm.registry import DATASETS
+from mmrsfm.utils.conversion import read_text
 
 
 @DATASETS.register_module()
@@ -71,6 +72,8 @@ class GeoTIFFSegDataset(BaseSegDataset):
                 raise DatasetNotFoundError(f'no such folder ({key})', path=folder, hint=layout)
         if self.ann_file and not Path(self.ann_file).is_file():
             raise DatasetNotFoundError('no such list of names (ann_file)', path=self.ann_file)
+        if self.ann_file:
+            read_text(self.ann_file, 'list of names')
         samples = super().load_data_list()
         if not samples:
             raise DatasetNotFoundError(
@@ -88,6 +91,7 @@ class GeoTIFFSegDataset(BaseSegDataset):
                 path=missing[0],
                 hint=layout,
             )
+        self._refuse_labels_without_image(samples, layout)
         classes = self._metainfo.get('classes')
         for sample in samples:
             if self.band_names is not None:
@@ -95,3 +99,26 @@ class GeoTIFFSegDataset(BaseSegDataset):
             if classes is not None:
                 sample['num_classes'] = len(classes)
         return samples
+
+    def _refuse_labels_without_image(self, samples: list[dict[str, Any]], layout: str) -> None:
+        """Without a list, the folders say what there is: as many labels as images."""
+        folder = self.data_prefix.get('seg_map_path')
+        if self.ann_file or folder is None or not self.seg_map_suffix:
+            return
+        used = {sample['seg_map_path'] for sample in samples}
+        lonely = sorted(
+            str(path)
+            for path in Path(folder).rglob(f'*{self.seg_map_suffix}')
+            if str(path) not in used and not path.name.startswith('.')
+        )
+        if lonely and not self._is_an_image_folder(folder):
+            raise DatasetNotFoundError(
+                f'{len(lonely)} label maps have no image, the first is this',
+                path=lonely[0],
+                hint=f'{layout}. ann_file selects a part',
+            )
+
+    def _is_an_image_folder(self, folder: str) -> bool:
+        """Whether images and label maps of one suffix lie in one folder: all look like labels."""
+        same = Path(folder).resolve() == Path(self.data_prefix['img_path']).resolve()
+        return same and self.img_suffix.endswith(self.seg_map_suffix)

@@ -14,6 +14,7 @@ from mmseg.datasets import BaseSegDataset
 from mmrsfm.datasets.paired_modality_dataset import ON_MISSING
 from mmrsfm.errors import ConfigError, DatasetNotFoundError
 from mmrsfm.registry import DATASETS
+from mmrsfm.utils.conversion import read_text
 
 LABEL = 'seg_map_path'
 
@@ -159,7 +160,7 @@ class MultiModalSegDataset(BaseSegDataset):
             source = Path(self.ann_file)
             if not source.is_file():
                 raise self.not_found('no such list of names (ann_file)', source)
-            lines = source.read_text(encoding='utf-8').splitlines()
+            lines = read_text(source, 'list of names').splitlines()
             names = [line.strip() for line in lines if line.strip()]
             if not names:
                 raise self.not_found('the list names nothing', source)

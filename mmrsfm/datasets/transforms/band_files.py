@@ -10,6 +10,7 @@ import numpy as np
 
 from mmrsfm.datasets.raster import Raster, Window, image_shape, read_raster
 from mmrsfm.datasets.transforms.geometry import resample_image
+from mmrsfm.datasets.transforms.load_multi_band_image import refuse_nan
 from mmrsfm.errors import BandMismatchError, ImageNotFoundError, ImageSizeError
 
 
@@ -58,6 +59,8 @@ def read_band_files(
             raise BandMismatchError(
                 f'one band a file is expected, got {raster.array.shape[2]}', path=path
             )
+        band = None if names is None else names[position]
+        refuse_nan(raster.array, raster.nodata, finest, path, band)
         rasters.append(raster)
     first = rasters[shapes.index(finest)]
     array = np.concatenate([raster.array for raster in rasters], axis=2)

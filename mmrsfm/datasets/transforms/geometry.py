@@ -9,7 +9,7 @@ predicts can be written with the right georeference.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -26,13 +26,31 @@ def refuse_boxes(results: dict[str, Any], transform: str) -> None:
     """Raises where the sample holds annotations that these transforms would leave behind.
 
     Raises:
-        ConfigError: If boxes, instance masks or keypoints are present.
+        ConfigError: If boxes, instance masks or keypoints are present, or the targets of MMEarth.
     """
     found = [key for key in _UNALIGNED if results.get(key) is not None]
     if found:
         raise ConfigError(
             f'mmrsfm.{transform} keeps image, mask and label maps aligned, but not {found}. '
             'Use the transforms of mmdet or mmrotate in detection pipelines.'
+        )
+    if isinstance(results.get('targets'), Mapping):
+        raise ConfigError(
+            f'mmrsfm.{transform} would leave the targets of mmrsfm.NormalizeMMEarth behind: put it '
+            'before NormalizeMMEarth'
+        )
+
+
+def refuse_stored_numbers(results: dict[str, Any], interpolation: str) -> None:
+    """Raises where interpolation would mix the no-data values of MMEarth with the others.
+
+    Raises:
+        ConfigError: For the stored numbers of a tile, unless the nearest one is taken.
+    """
+    if 'layer_choices' in results and interpolation != 'nearest':
+        raise ConfigError(
+            f'{interpolation} interpolation before mmrsfm.NormalizeMMEarth mixes what is missing, '
+            'and class numbers, with values: crop, or resample with interpolation="nearest"'
         )
 
 
@@ -118,6 +136,7 @@ def resize(
         keep_dtype: Round and clip back to the integer type of the image; otherwise the result is
             float32.
     """
+    refuse_stored_numbers(results, interpolation)
     image = results['img']
     h, w = image.shape[:2]
     if (h, w) != tuple(size):

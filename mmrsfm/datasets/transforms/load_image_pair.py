@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from mmcv.transforms import BaseTransform
 
-from mmrsfm.datasets.transforms.load_multi_band_image import LoadMultiBandImage
+from mmrsfm.datasets.transforms.load_multi_band_image import LoadMultiBandImage, refuse_nan
 from mmrsfm.errors import (
     BandMismatchError,
     ConfigError,
@@ -103,6 +103,8 @@ class LoadImagePair(BaseTransform):
         valid = np.isfinite(pair)
         if nodata is not None:
             valid &= pair != nodata
+        for date in pair:
+            refuse_nan(date.transpose(1, 2, 0), (), date.shape[1:], path)
         pair[~valid] = 0
         if names is not None:
             results['band_names'] = tuple(names[position] for position in chosen)

@@ -57,7 +57,8 @@ class LoadMultiBandImage(BaseTransform):
             wholly ``'invalid'`` (as long as one band is there).
         max_invalid: Largest share of pixels, in [0, 1], that may be invalid in a band; above it the
             sample is a :class:`CorruptImageError`, which the policy of the run (``raise`` or
-            ``skip``) deals with. 0: no NaN at all. ``None``: any share.
+            ``skip``) deals with. 0: no NaN at all. ``None``: any share. A whole file of NaN is an
+            error in any case, unless it declares NaN as its no-data value.
 
     Raises:
         DataError: One of its subclasses, with path and band: missing, corrupt, wrong bands, wrong
@@ -120,6 +121,7 @@ class LoadMultiBandImage(BaseTransform):
             path = path[0]
         else:
             raster = read_raster(path, self.bands, names, window, self.backend, self.npy_order)
+            refuse_nan(raster.array, raster.nodata, raster.full_shape, path)
         image = raster.array
         if self.expected_size is not None and image.shape[:2] != self.expected_size:
             raise ImageSizeError(
@@ -242,6 +244,39 @@ class LoadMultiBandImage(BaseTransform):
     def __repr__(self) -> str:
         options = ', '.join(f'{key}={value!r}' for key, value in vars(self).items())
         return f'{type(self).__name__}({options})'
+
+
+def refuse_nan(
+    array: np.ndarray,
+    nodata: Sequence[float | None],
+    full_shape: Sequence[int],
+    path: str | Path,
+    band: str | int | None = None,
+) -> None:
+    """Raises for a file that holds nothing but NaN, and does not say that this is on purpose.
+
+    Args:
+        array: (H, W, ...), what was read.
+        nodata: The no-data values that the file declares: NaN says that nothing was seen here.
+        full_shape: (H, W) of the file: a window may lie where a scene has no data.
+        path: The file.
+        band: The band, where it is a single one.
+
+    Raises:
+        CorruptImageError: There is no finite number.
+    """
+    # Almost always the first number is finite: nothing else is looked at.
+    if not array.size or not np.issubdtype(array.dtype, np.floating) or np.isfinite(array.flat[0]):
+        return
+    declared = any(value is not None and np.isnan(value) for value in nodata)
+    if declared or array.shape[:2] != tuple(full_shape) or np.isfinite(array).any():
+        return
+    raise CorruptImageError(
+        'holds nothing but NaN or infinities',
+        path=path,
+        band=band,
+        hint='Leave the file out, or declare NaN as its no-data value if that is meant',
+    )
 
 
 def _as_stored(value: float | None, dtype: np.dtype) -> Any:

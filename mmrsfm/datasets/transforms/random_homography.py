@@ -96,6 +96,7 @@ class RandomHomography(BaseTransform):
     def transform(self, results: dict[str, Any]) -> dict[str, Any]:
         """Warps; see the class."""
         geometry.refuse_boxes(results, 'RandomHomography')
+        geometry.refuse_stored_numbers(results, 'bilinear')
         channels = self._channels(results)
         height, width = results['img'].shape[:2]
         size = self.size or (height, width)
