@@ -32,7 +32,7 @@ param_scheduler = [
     dict(type='CosineAnnealingLR', T_max=280, by_epoch=False, begin=20, end=300),
 ]
 train_cfg = dict(type='mmrsfm.IterTrainLoop', max_iters=300)
-test_cfg = dict()
+test_cfg = dict(type='mmrsfm.TestLoop')
 default_hooks = dict(
     logger=dict(interval=10), checkpoint=dict(interval=300, by_epoch=False, max_keep_ckpts=1)
 )

@@ -28,7 +28,7 @@ param_scheduler = [
     dict(type='CosineAnnealingLR', T_max=2950, by_epoch=False, begin=50, end=3000),
 ]
 train_cfg = dict(type='mmrsfm.IterTrainLoop', max_iters=3000)
-test_cfg = dict()
+test_cfg = dict(type='mmrsfm.TestLoop')
 default_hooks = dict(
     logger=dict(interval=50), checkpoint=dict(interval=500, by_epoch=False, max_keep_ckpts=1)
 )

@@ -13,7 +13,7 @@ from mmrsfm.engine.hooks import (
     VisualizationHook,
 )
 from mmrsfm.engine.log_processor import LogProcessor
-from mmrsfm.engine.loops import EpochTrainLoop, IterTrainLoop
+from mmrsfm.engine.loops import EpochTrainLoop, IterTrainLoop, TestLoop, ValLoop
 from mmrsfm.engine.optimizers import (
     BF16OptimWrapper,
     ConvNeXtLayerDecayOptimWrapperConstructor,
@@ -47,6 +47,8 @@ __all__ = [
     'PretrainedGuardHook',
     'RVSALayerDecayOptimWrapperConstructor',
     'SwinLayerDecayOptimWrapperConstructor',
+    'TestLoop',
     'TrainingPictureHook',
+    'ValLoop',
     'VisualizationHook',
 ]

@@ -97,7 +97,9 @@ class KNNLoop(TestLoop):
             )
         if not isinstance(dataloader, Mapping):
             raise ConfigError('KNNLoop: test_dataloader must be a config, not a DataLoader')
-        bank = deepcopy({**dataloader, 'dataset': bank_dataset})
+        named = dict(type='mmrsfm.AddressedDataset', seed=runner.seed)  # errors name their file
+        bank = deepcopy({**dataloader, 'dataset': dict(dataset=bank_dataset, **named)})
+        dataloader = {**dataloader, 'dataset': dict(dataset=dataloader['dataset'], **named)}
         super().__init__(runner, dataloader, evaluator, fp16)
         self.bank_dataloader = Runner.build_dataloader(bank, seed=runner.seed)
         self.metric = metric

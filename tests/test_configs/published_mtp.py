@@ -159,6 +159,8 @@ ROWS = [
     Row(r'(val|test)_dataloader\.dataset\.test_mode', ABSENT, True,
         'no sample may be replaced by another while testing', CLS),
     # Loops and evaluation.
+    Row(r'(val|test)_cfg\.type', str, 'mmrsfm.{}'.format,
+        'our evaluation loops: an image that cannot be read is named'),
     Row(r'val_cfg\.type', 'ValLoop', ABSENT,
         'there is no data to validate on: MMEngine refused the published file', 'loveda/.*'),
     Row(r'val_(cfg|dataloader|evaluator)', ABSENT, None,

@@ -36,5 +36,5 @@ test_dataloader = dict(
 )
 val_evaluator = [dict(type='Accuracy', topk=(1,)), dict(type='SingleLabelMetric')]
 test_evaluator = val_evaluator
-val_cfg = dict()
-test_cfg = dict()
+val_cfg = dict(type='mmrsfm.ValLoop')
+test_cfg = dict(type='mmrsfm.TestLoop')

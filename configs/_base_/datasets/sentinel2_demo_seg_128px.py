@@ -61,5 +61,5 @@ test_dataloader = dict(
 
 val_evaluator = dict(type='IoUMetric', iou_metrics=['mIoU', 'mFscore'])
 test_evaluator = val_evaluator
-val_cfg = dict()
-test_cfg = dict()
+val_cfg = dict(type='mmrsfm.ValLoop')
+test_cfg = dict(type='mmrsfm.TestLoop')

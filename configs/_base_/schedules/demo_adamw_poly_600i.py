@@ -10,4 +10,4 @@ param_scheduler = [
     dict(type='PolyLR', power=1.0, by_epoch=False, begin=20, end=600),
 ]
 train_cfg = dict(type='mmrsfm.IterTrainLoop', max_iters=600)
-test_cfg = dict()
+test_cfg = dict(type='mmrsfm.TestLoop')

@@ -24,6 +24,6 @@ param_scheduler = [
     ),
 ]
 train_cfg = dict(type='mmrsfm.EpochTrainLoop', max_epochs=100, val_interval=5)
-val_cfg = dict()
-test_cfg = dict()
+val_cfg = dict(type='mmrsfm.ValLoop')
+test_cfg = dict(type='mmrsfm.TestLoop')
 auto_scale_lr = dict(base_batch_size=512)

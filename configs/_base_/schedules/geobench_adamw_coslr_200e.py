@@ -23,6 +23,6 @@ custom_hooks = [dict(type='mmrsfm.FreezeHook', module='backbone', epochs=50, eva
 # Several processes wait for no gradients of what is frozen.
 find_unused_parameters = True
 train_cfg = dict(type='mmrsfm.EpochTrainLoop', max_epochs=200, val_interval=10)
-val_cfg = dict()
-test_cfg = dict()
+val_cfg = dict(type='mmrsfm.ValLoop')
+test_cfg = dict(type='mmrsfm.TestLoop')
 auto_scale_lr = dict(base_batch_size=32)

@@ -3,5 +3,5 @@
 optim_wrapper = dict(type='OptimWrapper', optimizer=dict(type='Adam', lr=1e-4))
 param_scheduler = [dict(type='StepLR', by_epoch=True, step_size=20, gamma=0.5)]
 train_cfg = dict(type='mmrsfm.EpochTrainLoop', max_epochs=80, val_interval=5)
-val_cfg = dict(type='ValLoop')
-test_cfg = dict(type='TestLoop')
+val_cfg = dict(type='mmrsfm.ValLoop')
+test_cfg = dict(type='mmrsfm.TestLoop')

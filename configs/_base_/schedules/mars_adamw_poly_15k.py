@@ -12,5 +12,5 @@ param_scheduler = [
     dict(type='PolyLR', power=0.9, eta_min=0.0, by_epoch=False, begin=0, end=15000),
 ]
 train_cfg = dict(type='mmrsfm.IterTrainLoop', max_iters=15000, val_interval=1500)
-val_cfg = dict(type='ValLoop')
-test_cfg = dict(type='TestLoop')
+val_cfg = dict(type='mmrsfm.ValLoop')
+test_cfg = dict(type='mmrsfm.TestLoop')

@@ -9,5 +9,5 @@ param_scheduler = [
     dict(type='CosineAnnealingLR', T_max=78500, eta_min=0.0, by_epoch=False, begin=1500, end=80000),
 ]
 train_cfg = dict(type='mmrsfm.IterTrainLoop', max_iters=80000, val_interval=20000)
-val_cfg = dict(type='ValLoop')
-test_cfg = dict(type='TestLoop')
+val_cfg = dict(type='mmrsfm.ValLoop')
+test_cfg = dict(type='mmrsfm.TestLoop')

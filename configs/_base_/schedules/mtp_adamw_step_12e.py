@@ -9,5 +9,5 @@ param_scheduler = [
     dict(type='MultiStepLR', by_epoch=True, begin=0, end=12, milestones=[8, 11], gamma=0.1),
 ]
 train_cfg = dict(type='mmrsfm.EpochTrainLoop', max_epochs=12, val_interval=3)
-val_cfg = dict(type='ValLoop')
-test_cfg = dict(type='TestLoop')
+val_cfg = dict(type='mmrsfm.ValLoop')
+test_cfg = dict(type='mmrsfm.TestLoop')

@@ -12,8 +12,8 @@ param_scheduler = [
     dict(type='CosineAnnealingLR', T_max=80000, eta_min=0.0, by_epoch=False, begin=0, end=80000)
 ]
 train_cfg = dict(type='mmrsfm.IterTrainLoop', max_iters=80000, val_interval=80000)
-val_cfg = dict(type='ValLoop')
-test_cfg = dict(type='TestLoop')
+val_cfg = dict(type='mmrsfm.ValLoop')
+test_cfg = dict(type='mmrsfm.TestLoop')
 
 default_hooks = dict(checkpoint=dict(interval=5000))
 # The encoder of each checkpoint by itself, for fine-tuning: without decoders and optimizer.

@@ -1,0 +1,66 @@
+# Copyright (c) mmrsfm contributors. Licensed under the Apache License 2.0.
+"""Validation and test name the file that cannot be read, and draw the same every time."""
+
+import pytest
+from mmengine.registry import init_default_scope
+
+from mmrsfm.datasets import AddressedDataset
+from mmrsfm.engine import TestLoop, ValLoop
+from mmrsfm.errors import CorruptImageError, DatasetNotFoundError
+from tests.test_engine.test_loops import EPOCHS, build
+
+LOOPS = {'val_cfg': dict(type='mmrsfm.ValLoop'), 'test_cfg': dict(type='mmrsfm.TestLoop')}
+
+
+@pytest.fixture(autouse=True)
+def _quick(monkeypatch):
+    monkeypatch.setattr('mmengine.runner.runner.collect_env', dict)
+    monkeypatch.setattr('os.fsync', lambda handle: None)
+
+
+def with_test(**options):
+    """The toy config, whose test is its validation."""
+    dataset = dict(type='ToyDataset', size=4, **options)
+    return EPOCHS | LOOPS | {
+        'val_dataloader.dataset': dataset,
+        'test_dataloader': dict(
+            batch_size=2, dataset=dataset, sampler=dict(type='DefaultSampler', shuffle=False)
+        ),
+        'test_evaluator': dict(type='ToyMetric'),
+    }  # fmt: skip
+
+
+def test_a_bad_file_is_named_and_ends_the_evaluation(tmp_path):
+    runner = build(tmp_path, tmp_path, **with_test(bad=[2]))
+    for loop, kind in ((runner.val_loop, ValLoop), (runner.test_loop, TestLoop)):
+        assert isinstance(loop, kind) and isinstance(loop.dataloader.dataset, AddressedDataset)
+        # MMEngine would have told the metric what the dataset is about.
+        assert loop.evaluator.dataset_meta == {'classes': ('a',)}
+    with pytest.raises(CorruptImageError, match=r'tile_2\.tif') as caught:
+        runner.test()
+    assert caught.value.__notes__ == ['(sample 2 of ToyDataset, epoch 0, tile_2.tif)']
+
+
+def test_draws_have_an_address(tmp_path):
+    runner = build(tmp_path, tmp_path, **with_test())
+    first, again = ([one['inputs'] for one in runner.val_dataloader.dataset] for _ in range(2))
+    assert all(one.equal(other) for one, other in zip(first, again, strict=True))
+
+
+def test_errors_of_other_libraries(tmp_path):
+    """An image of mmcv's loader, and a folder that mmpretrain looks into."""
+    pytest.importorskip('mmpretrain')
+    init_default_scope('mmpretrain')
+    folder = tmp_path / 'images' / 'a'
+    folder.mkdir(parents=True)
+    (folder / '1.png').write_bytes(b'')
+    dataset = dict(
+        type='mmpretrain.CustomDataset', data_root=str(tmp_path / 'images'),
+        pipeline=[dict(type='LoadImageFromFile')],
+    )  # fmt: skip
+    with pytest.raises(CorruptImageError) as caught:
+        AddressedDataset(dataset)[0]
+    assert caught.value.path == str(folder / '1.png')
+    with pytest.raises(DatasetNotFoundError) as caught:
+        AddressedDataset(dataset | {'data_root': str(tmp_path / 'nowhere')})
+    assert str(tmp_path / 'nowhere') in caught.value.path
