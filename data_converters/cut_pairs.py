@@ -42,7 +42,7 @@ from mmrsfm.errors import (
     DatasetNotFoundError,
     ImageSizeError,
 )
-from mmrsfm.utils.conversion import each, errors_end_command, files_of, refuse_source
+from mmrsfm.utils.conversion import each, errors_end_command, files_of, refuse_source, whole_file
 from mmrsfm.utils.progress import progress
 
 SENSORS = {'umbra': 'Umbra_patches', 'capella': 'Capella_patches'}
@@ -388,13 +388,10 @@ def _write(
         profile['compress'] = compress
     if len(array) == 3 and array.dtype == np.uint8:
         profile['photometric'] = 'RGB'
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f'.{path.name}.partial')
-    with rasterio.open(partial, 'w', **profile) as out:
+    with whole_file(path) as partial, rasterio.open(partial, 'w', **profile) as out:
         out.write(array)
         out.descriptions = names
         out.update_tags(**{_TAG: json.dumps(record)})
-    partial.replace(path)
 
 
 def main() -> None:

@@ -19,13 +19,15 @@ import argparse
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+import numpy as np
 import rasterio
 from rasterio.errors import RasterioError
 from rasterio.windows import Window
 
 from mmrsfm.errors import ConfigError, CorruptImageError, ImageSizeError
-from mmrsfm.utils.conversion import errors_end_command
+from mmrsfm.utils.conversion import errors_end_command, whole_file
 from mmrsfm.utils.progress import progress
+from mmrsfm.utils.raster_errors import decoding
 from mmrsfm.utils.strips import DEFAULT_SPLITS, make_strips
 
 
@@ -127,14 +129,21 @@ def _write_window(
     }  # fmt: skip
     if compress:
         profile.update(compress=compress, tiled=True, blockxsize=256, blockysize=256)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(path.name + '.partial')
-    with rasterio.open(partial, 'w', **profile) as out:
-        out.write(source.read(window=window))
+    with decoding(source.name):
+        values = source.read(window=window)
+    # Strips come first: a tile may be without data, a whole part of the scene may not.
+    whole = path.parent.name == 'strips' and np.issubdtype(values.dtype, np.floating)
+    if whole and not np.isfinite(values).any():
+        raise CorruptImageError(
+            f'holds nothing but NaN in rows {window.row_off} to '
+            f'{window.row_off + window.height - 1} ({path.stem})',
+            path=source.name,
+        )
+    with whole_file(path) as partial, rasterio.open(partial, 'w', **profile) as out:
+        out.write(values)
         out.descriptions = source.descriptions
         if source.count == 1 and 'palette' in str(source.colorinterp[0]):
             out.write_colormap(1, source.colormap(1))
-    partial.replace(path)
 
 
 def main() -> None:

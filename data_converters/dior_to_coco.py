@@ -116,9 +116,13 @@ def dior_to_coco(
 
 def _names(folder: Path, split: str) -> list[str]:
     """Names of a split. Some copies of DIOR have no list of trainval, but of train and of val."""
-    if split == 'trainval' and not (folder / 'trainval.txt').exists():
-        return read_names(folder / 'train.txt') + read_names(folder / 'val.txt')
-    return read_names(folder / f'{split}.txt')
+    lists = [folder / f'{split}.txt']
+    if split == 'trainval' and not lists[0].exists():
+        lists = [folder / 'train.txt', folder / 'val.txt']
+    names = [name for path in lists for name in read_names(path)]
+    if not names:
+        raise DataError('names no images', path=lists[0])
+    return names
 
 
 def main() -> None:

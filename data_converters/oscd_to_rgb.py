@@ -23,7 +23,7 @@ from pathlib import Path
 
 import numpy as np
 
-from mmrsfm.errors import DataError, DatasetNotFoundError, ImageSizeError
+from mmrsfm.errors import CorruptImageError, DataError, DatasetNotFoundError, ImageSizeError
 from mmrsfm.utils import rgb
 from mmrsfm.utils.conversion import each, errors_end_command, read_text, refuse_strays
 from mmrsfm.utils.rgb import open_raster, percentiles, scale_to_bytes, write_png
@@ -33,7 +33,10 @@ BANDS = ('B04', 'B03', 'B02')
 
 def read_cities(path: str | Path) -> list[str]:
     """Names of cities in ``train.txt`` or ``test.txt``: separated by commas, blanks or lines."""
-    return [name for name in re.split(r'[,\s]+', read_text(path, 'list of cities')) if name]
+    names = [name for name in re.split(r'[,\s]+', read_text(path, 'list of cities')) if name]
+    if not names:
+        raise DataError('names no cities', path=path)
+    return names
 
 
 def read_bands(folder: str | Path, bands: Sequence[str] = BANDS) -> np.ndarray:
@@ -62,6 +65,8 @@ def read_bands(folder: str | Path, bands: Sequence[str] = BANDS) -> np.ndarray:
             )
         with open_raster(found[0]) as source:
             arrays.append(rgb.read_bands(source))
+        if np.issubdtype(arrays[-1].dtype, np.floating) and not np.isfinite(arrays[-1]).any():
+            raise CorruptImageError('holds nothing but NaN or infinities', found[0], band)
         if arrays[-1].shape != arrays[0].shape:
             raise ImageSizeError(
                 f'{arrays[-1].shape} pixels, {bands[0]} has {arrays[0].shape}', path=found[0]

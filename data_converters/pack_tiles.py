@@ -25,7 +25,7 @@ from mmrsfm.datasets.packed_tiles import PackedTileWriter
 from mmrsfm.datasets.transforms.geometry import resample_image
 from mmrsfm.datasets.transforms.load_multi_band_image import LoadMultiBandImage
 from mmrsfm.engine.run_config import load_config, register_scope
-from mmrsfm.errors import ConfigError, DataError
+from mmrsfm.errors import ConfigError, DataError, ImageSizeError
 from mmrsfm.registry import DATASETS
 from mmrsfm.utils.conversion import errors_end_command
 from mmrsfm.utils.progress import progress
@@ -88,7 +88,10 @@ def pack_tiles(
             known = {key: sample[key] for key in _KNOWN if key in sample}
             label = sample.get('gt_label')
             labels = [label] if np.ndim(label) == 0 and label is not None else label
-            writer.write(_tile(sample, size), name, labels, known)
+            try:
+                writer.write(_tile(sample, size), name, labels, known)
+            except ImageSizeError as error:  # of the writer, which does not know the file
+                raise ImageSizeError(error.reason, sample['img_path'], hint=error.hint) from error
         count = len(writer)
     return count, bad
 
@@ -152,6 +155,8 @@ def main() -> None:
         loader = config.get(args.loader)
         if not loader:
             raise ConfigError(f'{args.config} has no {args.loader}')
+        if 'type' not in loader.get('dataset', {}):
+            raise ConfigError(f'{args.config}: {args.loader}.dataset names no type')
         dataset = DATASETS.build(loader.dataset)
         count, bad = pack_tiles(
             dataset, args.target, args.dtype, args.size, args.skip_bad, args.workers

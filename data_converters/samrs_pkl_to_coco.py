@@ -24,7 +24,7 @@ from pathlib import Path
 from pycocotools import mask as coco_mask
 
 from mmrsfm.class_tables import SAMRS
-from mmrsfm.errors import ConfigError, DatasetNotFoundError
+from mmrsfm.errors import ConfigError, DataError, DatasetNotFoundError
 from mmrsfm.utils.conversion import (
     each,
     errors_end_command,
@@ -102,6 +102,11 @@ def samrs_to_coco(
     boxes = rotated or layout.rotated
     labels = {name: label for label, name in enumerate(classes)}
 
+    lists = {split: read_names(root / f'{split}.txt') for split in splits}
+    for split, names in lists.items():
+        if not names:
+            raise DataError('names no images', path=root / f'{split}.txt')
+
     def read(name: str) -> tuple[dict, list[dict]]:
         path = root / masks / f'{name}.pkl'
         width, height = image_size(root / images / f'{name}{suffix}')
@@ -124,8 +129,7 @@ def samrs_to_coco(
         return image, [_annotation(one['label'], one['mask']) for one in found]
 
     counts = {}
-    for split in splits:
-        names = read_names(root / f'{split}.txt')
+    for split, names in lists.items():
         results = each(read, names, f'{dataset} {split}', workers, quiet)
         flat = []
         for image_id, (image, found) in enumerate(results):

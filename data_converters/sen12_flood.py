@@ -35,14 +35,22 @@ from rasterio.warp import reproject
 
 from mmrsfm.datasets.sen12_flood import COLUMNS
 from mmrsfm.datasets.splits import names_in_split
-from mmrsfm.errors import ConfigError, CorruptImageError, DataError, DatasetNotFoundError
+from mmrsfm.errors import (
+    BandMismatchError,
+    ConfigError,
+    CorruptImageError,
+    DataError,
+    DatasetNotFoundError,
+)
 from mmrsfm.utils.conversion import (
     each,
     errors_end_command,
     read_text,
     refuse_source,
+    whole_file,
     write_whole,
 )
+from mmrsfm.utils.raster_errors import decoding
 
 POLARISATIONS = ('VH', 'VV')
 # What an image was made with, and the share of zeros of each polarisation, stands in its file.
@@ -317,10 +325,12 @@ def _warp(path: Path, crs: Any, transform: Any, shape: Any, resampling: str) -> 
     with _open(path) as radar:
         if radar.crs is None:
             raise DataError('has no coordinate reference system, by which to align it', path=path)
-        try:
+        if radar.count != 1:
+            raise BandMismatchError(f'one band is expected, got {radar.count}', path=path)
+        with decoding(path):
             values = radar.read(1).astype(np.float32)
-        except RasterioError as error:
-            raise CorruptImageError(f'cannot be decoded ({error})', path=path) from error
+        if values.size and not np.isfinite(values).any():
+            raise CorruptImageError('holds nothing but NaN or infinities', path=path)
         plane = np.zeros(shape, np.float32)
         reproject(
             np.nan_to_num(values, nan=0.0), plane, src_transform=radar.transform,
@@ -340,16 +350,14 @@ def _made_before(path: Path, record: Mapping[str, Any]) -> tuple[float, ...] | N
 
 
 def _write(path: Path, planes: np.ndarray, crs: Any, transform: Any, record: Any) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f'.{path.name}.partial')
-    with rasterio.open(
-        partial, 'w', driver='GTiff', count=len(planes), height=planes.shape[1],
-        width=planes.shape[2], dtype='float32', crs=crs, transform=transform,
-    ) as out:  # fmt: skip
+    profile = {
+        'driver': 'GTiff', 'count': len(planes), 'height': planes.shape[1],
+        'width': planes.shape[2], 'dtype': 'float32', 'crs': crs, 'transform': transform,
+    }  # fmt: skip
+    with whole_file(path) as partial, rasterio.open(partial, 'w', **profile) as out:
         out.write(planes)
         out.descriptions = POLARISATIONS
         out.update_tags(**{_TAG: json.dumps(record)})
-    partial.replace(path)
 
 
 def _write_table(path: Path, header: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:

@@ -20,8 +20,9 @@ import numpy as np
 import rasterio
 
 from mmrsfm.apis.geotiff import write_class_map
-from mmrsfm.errors import BandMismatchError
+from mmrsfm.errors import BandMismatchError, CorruptImageError
 from mmrsfm.utils.conversion import errors_end_command
+from mmrsfm.utils.raster_errors import decoding
 
 CLASSES = ('water', 'vegetation', 'bare_built', 'other')
 PALETTE = ((30, 90, 200), (40, 150, 60), (205, 165, 110), (150, 150, 150))
@@ -97,7 +98,7 @@ def label_scene(
     Raises:
         BandMismatchError: If the scene lacks a band.
     """
-    with rasterio.open(scene) as source:
+    with decoding(scene), rasterio.open(scene) as source:
         names = list(source.descriptions)
         for role, name in band_names.items():
             if name not in names:
@@ -110,6 +111,8 @@ def label_scene(
         arrays = {role: source.read(names.index(name) + 1) for role, name in band_names.items()}
         labels = spectral_index_labels(**arrays, **thresholds)  # type: ignore[arg-type]
     tags = {'origin': 'derived from NDWI, NDVI, NDBI'}
+    if (labels == IGNORE).all():
+        raise CorruptImageError('has no pixel with data in all of its bands', path=scene)
     write_class_map(target, labels, scene, CLASSES, PALETTE, IGNORE, tags)
     return labels
 

@@ -19,7 +19,7 @@ from __future__ import annotations
 import argparse
 import itertools
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -27,10 +27,11 @@ from typing import Any
 import numpy as np
 import shapely
 
-from mmrsfm.errors import ConfigError
+from mmrsfm.errors import ConfigError, DatasetNotFoundError
 from mmrsfm.utils.conversion import (
     each,
     errors_end_command,
+    files_of,
     refuse_source,
     refuse_strays,
     write_json,
@@ -250,6 +251,8 @@ def split_dota(
                 raise ConfigError(f'{path} has the name of {sources[path.stem][0]}; rename one')
             label = None if labels is None else Path(labels[index]) / f'{path.stem}.txt'
             sources[path.stem] = (path, label)
+        if labels is not None:
+            _refuse_labels_without_image(labels[index], folder, sources)
     windows = {name: windows_of(*image_size(path), settings) for name, (path, _) in sources.items()}
     refuse_source(target / 'images', images)
     ours = json.loads(json.dumps(asdict(settings)))
@@ -261,12 +264,7 @@ def split_dota(
 
     def cut(image: str) -> None:
         path, label = sources[image]
-        if label is not None:
-            objects = read_dota_labels(label)
-            found = objects_of(objects, windows[image], settings.iof_thr)
-            for window, chosen in zip(windows[image], found, strict=True):
-                lines = annotation_lines(objects, window, *chosen)
-                write_lines(target / 'annfiles' / f'{window.name(image)}.txt', lines)
+        objects = None if label is None else read_dota_labels(label)
         todo = [
             window
             for window in windows[image]
@@ -275,9 +273,26 @@ def split_dota(
         if todo:
             with RGBRaster(path) as raster:
                 _cut_patches(raster, image, todo, target / 'images', settings)
+        # After the patches: an image that cannot be decoded leaves none of its annotations.
+        if objects is not None:
+            found = objects_of(objects, windows[image], settings.iof_thr)
+            for window, chosen in zip(windows[image], found, strict=True):
+                lines = annotation_lines(objects, window, *chosen)
+                write_lines(target / 'annfiles' / f'{window.name(image)}.txt', lines)
 
     each(cut, list(sources), 'split images', workers, quiet)
     return len(sources), len(names)
+
+
+def _refuse_labels_without_image(
+    labels: str | Path, images: str | Path, sources: Mapping[str, Any]
+) -> None:
+    lonely = [path for path in files_of(labels, '.txt') if path.stem not in sources]
+    if lonely:
+        raise DatasetNotFoundError(
+            f'there is no image for {len(lonely)} annotations, the first is this ({images})',
+            path=lonely[0],
+        )
 
 
 def _cut_patches(

@@ -23,8 +23,9 @@ from rasterio.vrt import WarpedVRT
 from rasterio.windows import Window
 
 from mmrsfm.errors import BandMismatchError, CorruptImageError
-from mmrsfm.utils.conversion import errors_end_command
+from mmrsfm.utils.conversion import errors_end_command, whole_file
 from mmrsfm.utils.progress import progress
+from mmrsfm.utils.raster_errors import decoding
 
 # The order of Sentinel-2's product specification: B8A between B08 and B09.
 SENTINEL2_BANDS = (
@@ -137,9 +138,7 @@ def stack_bands(
             'blockxsize': 256, 'blockysize': 256, 'compress': 'deflate', 'predictor': 2,
             'BIGTIFF': 'IF_SAFER', 'nodata': first.nodata, **grid,
         }  # fmt: skip
-        target.parent.mkdir(parents=True, exist_ok=True)
-        partial = target.with_name(target.name + '.partial')
-        with rasterio.open(partial, 'w', **profile) as out:
+        with whole_file(target) as partial, rasterio.open(partial, 'w', **profile) as out:
             names = list(sources)
             out.descriptions = names
             loop = enumerate(names, 1)
@@ -148,13 +147,9 @@ def stack_bands(
                 with WarpedVRT(source, resampling=Resampling[resampling], **grid) as view:
                     for row in range(0, height, 512):
                         window = Window(0, row, width, min(512, height - row))
-                        try:
-                            out.write(view.read(1, window=window), number, window=window)
-                        except RasterioError as error:
-                            raise CorruptImageError(
-                                f'cannot be decoded ({error})', path=source.name, band=name
-                            ) from error
-        partial.replace(target)
+                        with decoding(source.name, name):
+                            values = view.read(1, window=window)
+                        out.write(values, number, window=window)
     return target
 
 

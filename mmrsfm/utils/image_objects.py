@@ -130,6 +130,8 @@ def _table_boxes(
         where = f'line {line}'
         if not any((row[column] or '').strip() for column in _TABLE):
             continue  # an image without objects
+        if None in row.values() or (field in columns and not row[field].strip()):
+            raise DataError(f'{where} is cut off', path=path)
         name = next(iter(numbers)) if len(numbers) == 1 else row.get(field)
         values = [number(row[column] or '', path, where) for column in _TABLE]
         yield Thing(_number_of(name, numbers, path, where), _box(values, path, where))

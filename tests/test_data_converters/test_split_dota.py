@@ -156,6 +156,7 @@ def test_other_settings_and_other_sources_do_not_mix(scenes):
     with pytest.raises(ConfigError, match='Remove the folder'):
         split(scenes, padding_value=(0,))
     (scenes / 'images/P2.png').unlink()
+    (scenes / 'labels/P2.txt').unlink()
     with pytest.raises(ConfigError, match='1 files of another conversion, such as P2__100'):
         split(scenes)
 
