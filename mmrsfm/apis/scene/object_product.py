@@ -134,7 +134,8 @@ def suppression_threshold(model: Any) -> float:
     Returns:
         That of its last stage; 0.5 where it has none.
     """
-    test_cfg = model.cfg.model.get('test_cfg') or {}
+    config = getattr(model, 'cfg', None) or {}
+    test_cfg = (config.get('model') or {}).get('test_cfg') or {}
     stage = test_cfg.get('rcnn') or test_cfg
     stage = stage[-1] if isinstance(stage, (list, tuple)) else stage
     value = (stage.get('nms') or {}).get('iou_threshold')
