@@ -23,7 +23,7 @@ from mmengine.registry import DefaultScope
 
 from mmrsfm.engine.launch import Rank, configure_distributed
 from mmrsfm.engine.run_config import build_runner, find_last_checkpoint
-from tests.processes import FORK
+from tests.processes import FORK, print_to
 
 LIMIT = 300.0  # seconds
 
@@ -211,8 +211,7 @@ def _last_words(part: Path) -> str:
 def _one_rank(rank, make, folder, part, ranks, kill_after, kill_in_validation, resume) -> None:
     torch.set_num_threads(1)  # the threads of the parent do not exist here
     output = os.open(part / f'rank{rank}.err', os.O_WRONLY | os.O_CREAT)
-    os.dup2(output, 1)
-    os.dup2(output, 2)
+    print_to(output, output)
     DefaultScope._instance_dict.clear()
     cfg = make()
     place = None

@@ -12,6 +12,7 @@ from typing import Any
 
 from mmengine.config import Config, ConfigDict
 from mmengine.device import is_cuda_available
+from mmengine.dist import broadcast_object_list, is_main_process
 from mmengine.logging import print_log
 from mmengine.registry import HOOKS, METRICS, MODELS, RUNNERS
 from mmengine.runner import Runner
@@ -193,7 +194,9 @@ def enable_auto_scale_lr(cfg: Config) -> None:
 
 
 def resolve_resume(cfg: Config, resume: str | None) -> None:
-    """Finds the checkpoint to resume from, and sets ``resume`` and ``load_from``.
+    """Finds the checkpoint to resume from, and sets ``resume`` and ``load_from``. A collective.
+
+    The first rank looks, and reads the file through; the others take what it found.
 
     Args:
         cfg: The config with its ``work_dir``, changed in place.
@@ -208,26 +211,41 @@ def resolve_resume(cfg: Config, resume: str | None) -> None:
         resume = 'auto'
     if resume is None:
         return
-    if resume != 'auto':
-        check_checkpoint(resume, '--resume')
-        if '://' not in resume:
-            try:
-                check_integrity(resume)
-            except CheckpointError as error:
-                raise type(error)(
-                    f'--resume: {error}. --resume auto takes the newest sound one of a work folder'
-                ) from error
-        cfg.resume, cfg.load_from = True, resume
-        return
-    found = find_last_checkpoint(cfg.work_dir)
+    outcome: list[Any] = [None]
+    if is_main_process():
+        try:
+            outcome = [_file_to_resume(cfg.work_dir, resume)]
+        except Exception as error:
+            outcome = [error]
+    broadcast_object_list(outcome, src=0)
+    (found,) = outcome
+    if isinstance(found, Exception):
+        raise found
     if found is None:
         cfg.resume = False
         print_log(
             f'--resume auto: no checkpoint in {cfg.work_dir}; a new run starts.', logger='current'
         )
         return
-    cfg.resume, cfg.load_from = True, str(found)
-    print_log(f'--resume auto: continues from {found}.', logger='current')
+    cfg.resume, cfg.load_from = True, found
+    if resume == 'auto':
+        print_log(f'--resume auto: continues from {found}.', logger='current')
+
+
+def _file_to_resume(work_dir: str, resume: str) -> str | None:
+    """The file that ``--resume`` means, after a look at its bytes."""
+    if resume == 'auto':
+        found = find_last_checkpoint(work_dir)
+        return None if found is None else str(found)
+    check_checkpoint(resume, '--resume')
+    if '://' not in resume:
+        try:
+            check_integrity(resume)
+        except CheckpointError as error:
+            raise type(error)(
+                f'--resume: {error}. --resume auto takes the newest sound one of a work folder'
+            ) from error
+    return resume
 
 
 def check_checkpoint(path: str, argument: str) -> None:
@@ -366,7 +384,11 @@ def set_output_folder(cfg: Config, out: str) -> None:
 def build_runner(cfg: Config) -> Runner:
     """Builds the Runner that the config asks for.
 
+    With ``randomness=dict(deterministic=True)`` cuBLAS gets the workspace without which it is not.
+
     Args:
         cfg: The config.
     """
+    if (cfg.get('randomness') or {}).get('deterministic'):
+        os.environ.setdefault('CUBLAS_WORKSPACE_CONFIG', ':4096:8')
     return RUNNERS.build(cfg) if 'runner_type' in cfg else Runner.from_cfg(cfg)

@@ -1,11 +1,13 @@
 # Copyright (c) mmrsfm contributors. Licensed under the Apache License 2.0.
 import pytest
 import torch
+from mmengine.hooks import Hook
 from mmengine.model import BaseModel
 from mmengine.registry import MODELS
 from torch import nn
 
 from mmrsfm.checkpoints import load_pretrained, read_checkpoint
+from mmrsfm.engine.atomic_io import write_with_digest as write
 from mmrsfm.engine.hooks.encoder_checkpoint_hook import encoder_path
 from mmrsfm.engine.run_config import build_runner, find_last_checkpoint, load_config
 from mmrsfm.errors import CheckpointWriteError, ConfigError
@@ -116,3 +118,36 @@ def test_what_cannot_be(tmp_path, monkeypatch):
     with pytest.raises(CheckpointWriteError, match=r'encoder_epoch_1\.pth could not be written'):
         runner_of(tmp_path).train()
     assert encoder_path('a/epoch_1.pth').name == 'encoder_epoch_1.pth'
+
+
+def test_a_kill_between_a_checkpoint_and_its_encoder(tmp_path, monkeypatch):
+    """The resumed run writes the encoder that is missing, of the averages that were saved."""
+
+    def killed(path, data):
+        if path.name == 'encoder_epoch_2.pth':
+            raise KeyboardInterrupt
+        write(path, data)
+
+    module = 'mmrsfm.engine.hooks.encoder_checkpoint_hook.write_with_digest'
+    options = "), dict(type='EMAHook', momentum=0.5"
+    with monkeypatch.context() as patch:
+        patch.setattr(module, killed)
+        with pytest.raises(KeyboardInterrupt):
+            runner_of(tmp_path, options).train()
+    assert 'encoder_epoch_2.pth' not in names(tmp_path)
+    runner = runner_of(tmp_path, options, resume=True)
+    runner.register_hook(StopHook())
+    with pytest.raises(StopIteration):
+        runner.train()
+    whole = read_checkpoint(tmp_path / 'work' / 'epoch_2.pth')
+    alone = read_checkpoint(tmp_path / 'work' / 'encoder_epoch_2.pth')
+    for name, value in alone['state_dict'].items():
+        assert torch.equal(value, whole['state_dict'][name])
+    assert alone['meta']['iter'] == 10
+
+
+class StopHook(Hook):
+    """Ends a run before its first step."""
+
+    def before_train_epoch(self, runner):
+        raise StopIteration

@@ -5,7 +5,6 @@ Any two of the circumstances meet in the default suite, all of them behind ``--a
 algorithm and a config of every task are in ``tests/test_configs/test_exact_resume.py``.
 """
 
-import json
 from itertools import product
 
 import pytest
@@ -14,7 +13,6 @@ from mmengine.config import Config
 from mmengine.optim import AmpOptimWrapper, OptimWrapper
 from mmengine.registry import OPTIM_WRAPPERS
 
-from mmrsfm.checkpoints import read_checkpoint
 from tests.resume import check_resume, note, pairwise, run
 from tests.test_engine.test_loops import train
 from tests.test_engine.toy import write_config
@@ -157,3 +155,71 @@ def test_all_circumstances(tmp_path, values):
         done = check(folder, whole, **case)
         cells = [str(case[name]) for name in FACTORS]
         note(f'| {" | ".join(cells)} | {done} of {3 * STEPS} | bit-equal |')
+
+
+@pytest.mark.parametrize('loop', ['epochs', pytest.param('iterations', marks=pytest.mark.slow)])
+def test_a_kill_in_a_validation(tmp_path, loop):
+    """The validation is done again: the learning rate and the best checkpoint depend on it."""
+    case = {name: values[0] for name, values in FACTORS.items()} | {
+        'loop': loop, 'place': "at an epoch's end", 'validation': True,
+    }  # fmt: skip
+    base = config_maker(tmp_path, **case)
+
+    def make():
+        cfg = base()
+        cfg.param_scheduler = dict(
+            type='ReduceOnPlateauLR', monitor='distinct', rule='greater', patience=0, factor=0.5
+        )
+        cfg.default_hooks.checkpoint.update(save_best='distinct', rule='greater')
+        if loop == 'iterations':
+            cfg.train_cfg.val_interval = STEPS
+        return cfg
+
+    whole = run(make, tmp_path / 'whole')
+    assert len({step['rates'][0] for step in whole.steps[0]}) == 2
+    killed = run(make, tmp_path / 'cut', kill_after=STEPS, kill_in_validation=True)
+    resumed = run(make, tmp_path / 'cut', resume=True)
+    assert check_resume(whole, killed, resumed) == STEPS
+    files = [
+        sorted(file.name for file in (tmp_path / name / 'work').glob('*.pth'))
+        for name in ('whole', 'cut')
+    ]
+    assert files[0] == files[1]
+    assert any(name.startswith('best_distinct') for name in files[0])
+
+
+@pytest.mark.parametrize(
+    ('before', 'after', 'loop'),
+    [
+        (2, 1, 'epochs'),
+        pytest.param(1, 2, 'epochs', marks=pytest.mark.slow),
+        pytest.param(2, 1, 'iterations', marks=pytest.mark.slow),
+        pytest.param(1, 2, 'iterations', marks=pytest.mark.slow),
+    ],
+)
+def test_on_another_number_of_ranks_it_goes_on_at_the_next_sample(tmp_path, before, after, loop):
+    case = {name: values[0] for name, values in FACTORS.items()} | dict(loop=loop, accumulate=3)
+
+    def make(ranks):
+        base = config_maker(tmp_path, **case | {'ranks': ranks})
+
+        def make_sized():
+            cfg = base()
+            cfg.train_dataloader.dataset.size = 20
+            cfg.train_cfg.update(dict(max_epochs=2) if loop == 'epochs' else dict(max_iters=12))
+            return cfg
+
+        return make_sized
+
+    killed = run(make(before), tmp_path / 'cut', before, kill_after=5)
+    resumed = run(make(after), tmp_path / 'cut', after, resume=True)
+    first = [name for rank in killed.steps for step in rank[:4] for name in step['samples']]
+    rest = [
+        name
+        for steps in zip(*resumed.steps, strict=True)
+        for step in steps
+        for name in step['samples']
+    ]
+    assert sorted(map(int, first + rest[: 20 - len(first)])) == list(range(20))
+    said = (tmp_path / 'cut' / 'part1' / 'rank0.err').read_text()
+    assert 'Gradients that were accumulated before are there again' in said

@@ -1,5 +1,5 @@
 # Copyright (c) mmrsfm contributors. Licensed under the Apache License 2.0.
-"""Exact resume, and the policy for bad samples."""
+"""Where a resumed run goes on, and the policy for bad samples."""
 
 import itertools
 from copy import deepcopy
@@ -92,57 +92,6 @@ EVERY_4 = {
 }
 
 
-@pytest.mark.parametrize('workers', [0, 2])
-@pytest.mark.parametrize(
-    ('options', 'interrupt', 'checkpoint'),
-    [
-        pytest.param(EPOCHS, 7, 'epoch_1.pth', id='epochs-at-the-end-of-one'),
-        pytest.param(EPOCHS | EVERY_4, 9, 'iter_8.pth', id='epochs-within-one'),
-        pytest.param(ITERS, 9, 'iter_8.pth', id='iterations'),
-    ],
-)
-def test_resumed_run_equals_the_uninterrupted_one(
-    tmp_path, options, interrupt, checkpoint, workers
-):
-    options = options | {
-        'train_dataloader.num_workers': workers,
-        'train_dataloader.persistent_workers': workers > 0,
-    }
-    whole, trace = train(tmp_path, tmp_path / 'whole', **options)
-    assert len(trace.losses) == 15
-    train(tmp_path, tmp_path / 'cut', interrupt=interrupt, **options)
-    torch.rand(17)  # another process would be elsewhere, too
-    path = tmp_path / 'cut' / checkpoint
-    resumed, rest = train(tmp_path, tmp_path / 'cut', **options, load_from=str(path), resume=True)
-    done = 15 - len(rest.losses)
-    assert done == int(checkpoint[-5]) * (5 if 'epoch' in checkpoint else 1)
-    assert rest.samples == trace.samples[done:]
-    assert rest.losses == trace.losses[done:]
-    assert rest.batches == trace.batches[done:]
-    assert equal(whole.model.state_dict(), resumed.model.state_dict())
-    assert resumed.iter == 15
-
-
-def test_workers_do_not_matter(tmp_path):
-    traces = [
-        train(tmp_path, tmp_path / str(workers), **{'train_dataloader.num_workers': workers})[1]
-        for workers in (0, 2)
-    ]
-    assert traces[0].losses == traces[1].losses
-
-
-def test_resume_reads_no_sample_twice(tmp_path):
-    options = EPOCHS | EVERY_4
-    train(tmp_path, tmp_path, interrupt=9, **options)
-    runner = build(
-        tmp_path, tmp_path, **options, load_from=str(tmp_path / 'iter_8.pth'), resume=True
-    )
-    log = []
-    runner.train_loop.dataloader.dataset.log = log
-    runner.train()
-    assert len(log) == 2 * (15 - 8)
-
-
 def test_load_from_starts_at_the_beginning(tmp_path):
     train(tmp_path, tmp_path / 'a', **EPOCHS)
     _, trace = train(
@@ -188,16 +137,44 @@ def test_batches_of_like_aspect_from_two_datasets(tmp_path):
     assert trace.samples[:5] != trace.samples[5:10]
 
 
-def test_one_image_a_batch_by_aspect_resumes_within_an_epoch(tmp_path):
-    options = {**EPOCHS, **EVERY_4, **TWO_PARTS, 'train_dataloader.batch_size': 1}
-    options['train_cfg.max_epochs'] = 2
+FINITE = {'train_dataloader.sampler': dict(_delete_=True, type='DefaultSampler', shuffle=True)}
+ENDLESS = {'train_dataloader.sampler': dict(_delete_=True, type='InfiniteSampler', shuffle=True)}
+
+
+@pytest.mark.parametrize(
+    'options',
+    [
+        EPOCHS | EVERY_4 | TWO_PARTS | {'train_dataloader.batch_size': 1},
+        EPOCHS | EVERY_4 | TWO_PARTS,
+        ITERS | TWO_PARTS,
+        EPOCHS | EVERY_4 | FINITE,
+        ITERS | ENDLESS,
+        EPOCHS | EVERY_4 | TWO_PARTS | FINITE,
+    ],
+    ids=[
+        'one-by-aspect', 'by-aspect', 'by-aspect-iterations', 'mmengine', 'mmengine-iterations',
+        'by-aspect-mmengine',
+    ],
+)  # fmt: skip
+def test_samplers_of_other_libraries_resume_within_an_epoch(tmp_path, options):
+    log = []
     whole, trace = train(tmp_path, tmp_path / 'whole', **options)
-    train(tmp_path, tmp_path / 'cut', interrupt=14, **options)
-    path = tmp_path / 'cut' / 'iter_12.pth'
-    resumed, rest = train(tmp_path, tmp_path / 'cut', **options, load_from=str(path), resume=True)
-    assert rest.samples == trace.samples[12:]
-    assert rest.batches == trace.batches[12:]
-    assert equal(whole.model.state_dict(), resumed.model.state_dict())
+    train(tmp_path, tmp_path / 'cut', interrupt=9, **options)
+    runner = build(
+        tmp_path, tmp_path / 'cut', **options, load_from=str(tmp_path / 'cut/iter_8.pth'),
+        resume=True,
+    )  # fmt: skip
+    rest = TraceHook()
+    runner.register_hook(rest)
+    dataset = runner.train_loop.dataloader.dataset.dataset
+    for part in getattr(dataset, 'datasets', [dataset]):
+        part.log = log
+    runner.train()
+    assert rest.samples == trace.samples[8:]
+    assert rest.batches == trace.batches[8:]
+    assert rest.losses == trace.losses[8:]
+    assert equal(whole.model.state_dict(), runner.model.state_dict())
+    assert log == flat(rest.samples), 'what was used is not read once more'
 
 
 def test_resume_with_another_dataset_is_refused(tmp_path):
@@ -213,13 +190,11 @@ def test_resume_with_another_dataset_is_refused(tmp_path):
         )
 
 
-@pytest.mark.parametrize('options', [EPOCHS, ITERS], ids=['epochs', 'iterations'])
-def test_samplers_of_mmengine_run_and_resume_as_there(tmp_path, options):
-    kind = 'DefaultSampler' if options is EPOCHS else 'InfiniteSampler'
-    options = options | {'train_dataloader.sampler': dict(_delete_=True, type=kind, shuffle=True)}
-    name = 'epoch_1.pth' if options['train_dataloader.sampler']['type'][0] == 'D' else 'iter_4.pth'
+def test_a_finite_sampler_of_mmengine_in_a_loop_of_iterations_resumes_as_there(tmp_path):
+    options = ITERS | FINITE
     train(tmp_path, tmp_path, interrupt=6, **options)
-    resumed, _ = train(tmp_path, tmp_path, **options, load_from=str(tmp_path / name), resume=True)
+    path = str(tmp_path / 'iter_4.pth')
+    resumed, _ = train(tmp_path, tmp_path, **options, load_from=path, resume=True)
     assert resumed.iter == 15
 
 

@@ -26,6 +26,12 @@ _MAPS = {
     'sentinel2', 'sentinel1', 'aster', 'dynamic_world', 'canopy_height_eth', 'esa_worldcover',
 }  # fmt: skip
 _VECTORS = {'era5', 'lat', 'lon', 'biome', 'eco_region', 'month'}
+# In which their one vector of task weights numbers the targets, whatever else is in the file.
+_ORDER = (
+    'sentinel2', 'sentinel1', 'aster', 'era5', 'dynamic_world', 'canopy_height_eth', 'lat', 'lon',
+    'biome', 'eco_region', 'month', 'esa_worldcover',
+)  # fmt: skip
+_WEIGHTS = 'head.weighting.log_vars'
 
 
 def _conv(theirs: str, ours: str) -> tuple[tuple[str, str], ...]:
@@ -74,6 +80,8 @@ class MPMAELayout(Layout):
     * The decoder is there once for each modality, always the same: one set of blocks was saved
       under many names. It is read once, and written as often as there are predictors.
     * Predictors of maps are 1x1 convolutions there.
+    * Task weights are one vector, in the order of the published list of targets there, in the order
+      of the predictors here.
     * A norm before the predictors of classes and vectors is there even without any of these.
     * Bands of the released weights: :attr:`bands`, with B8A *before* B08. The published
       fine-tunings fed them in the other order. The released weights of ImageNet have this layout,
@@ -122,15 +130,21 @@ class MPMAELayout(Layout):
                     'modalities'
                 )
         result, unknown = apply_names(others, self.keymap.forward)
+        if _WEIGHTS in result:
+            places = _places(result)
+            if len(places) == len(result[_WEIGHTS]):
+                result[_WEIGHTS] = result[_WEIGHTS][places]
+            else:  # nothing says whose they are
+                del result[_WEIGHTS]
+                unknown.append('loss_fn.log_vars')
         result.update({ours: value for ours, (_, value) in copies.items()})
         depthwise = _INITIAL in result
         return {name: _to_ours(name, value, depthwise) for name, value in result.items()}, unknown
 
     def from_mmrsfm(self, state: Mapping[str, Tensor]) -> tuple[StateDict, list[str]]:
         """See :meth:`mmrsfm.checkpoints.layout.Layout.from_mmrsfm`."""
-        modalities = list(
-            dict.fromkeys(n[len(_HEAD) :].rsplit('.', 1)[0] for n in state if n.startswith(_HEAD))
-        )
+        modalities = _modalities(state)
+        places = _places(state)
         own = _INITIAL in state
         side = math.isqrt(state[_STEM].shape[-2:].numel()) * 8 if _STEM in state else 0
         result: StateDict = {}
@@ -145,6 +159,10 @@ class MPMAELayout(Layout):
                 result.update({f'decoder_dict.{key}.{block}': value for key in modalities})
                 continue
             theirs = self.keymap.backward(name)
+            if name == _WEIGHTS and len(places) == len(value):
+                value = value[[places.index(number) for number in range(len(places))]]
+            elif name == _WEIGHTS:
+                theirs = None
             if theirs is None:
                 homeless.append(name)
                 continue
@@ -156,6 +174,21 @@ class MPMAELayout(Layout):
             result['layer_norm_tmp.weight'] = torch.ones_like(width)
             result['layer_norm_tmp.bias'] = torch.zeros_like(width)
         return result, homeless
+
+
+def _modalities(state: Mapping[str, Any]) -> list[str]:
+    """Names of the predictors, in their order."""
+    names = (name for name in state if name.startswith(_HEAD))
+    return list(dict.fromkeys(name[len(_HEAD) :].rsplit('.', 1)[0] for name in names))
+
+
+def _places(state: Mapping[str, Any]) -> list[int]:
+    """For each predictor the number of its weight in the published vector."""
+    names = _modalities(state)
+    if not set(names) <= set(_ORDER):  # of somebody's own: numbered as they come
+        return list(range(len(names)))
+    published = sorted(names, key=_ORDER.index)
+    return [published.index(name) for name in names]
 
 
 def _same(one: Tensor, other: Tensor) -> bool:

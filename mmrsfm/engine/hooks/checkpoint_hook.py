@@ -3,10 +3,13 @@
 
 from __future__ import annotations
 
+import hashlib
+import io
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import torch
 from mmengine.dist import (
     all_gather_object,
     broadcast_object_list,
@@ -18,13 +21,14 @@ from mmengine.hooks import CheckpointHook as BaseCheckpointHook
 from mmengine.model import is_model_wrapper
 from mmengine.runner import IterBasedTrainLoop
 
-from mmrsfm.checkpoints import describe_model
+from mmrsfm.checkpoints import describe_model, read_checkpoint
 from mmrsfm.checkpoints.integrity import check_digest
 from mmrsfm.engine.atomic_io import (
     ATOMIC_BACKEND,
     atomic_write,
     check_writable,
     remove_incomplete,
+    write_with_digest,
 )
 from mmrsfm.engine.loops.resumable import ResumableLoop
 from mmrsfm.engine.pending_gradients import gather_pending_gradients, restore_pending_gradients
@@ -215,6 +219,27 @@ class CheckpointHook(BaseCheckpointHook):
         best = {str(value) for key, value in info.items() if key.startswith('best_ckpt')}
         former = [file for file in later.files if str(file) not in best]
         self._together(str(self.last_ckpt), lambda: self._remove(former))
+
+    def _publish_model(self, runner: Any, ckpt_path: str) -> None:
+        # MMEngine writes this file in its place, with pickled code allowed when it reads.
+        if not self._local:
+            super()._publish_model(runner, ckpt_path)
+            return
+
+        def publish() -> None:
+            if not is_main_process():
+                return
+            checkpoint = read_checkpoint(ckpt_path)
+            kept = {key: checkpoint[key] for key in self.published_keys or () if key in checkpoint}
+            buffer = io.BytesIO()
+            torch.save(kept, buffer)
+            data = buffer.getvalue()
+            name = Path(ckpt_path)
+            name = name.with_name(f'{name.stem}-{hashlib.sha256(data).hexdigest()[:8]}.pth')
+            write_with_digest(name, data)
+            runner.logger.info(f'{ckpt_path} is published as {name}, with {list(kept)}.')
+
+        self._together(f'The published part of {ckpt_path}', publish)
 
     def _prepare_folder(self, runner: Any) -> None:
         if not is_main_process():

@@ -14,7 +14,8 @@ from mmengine.hooks import Hook
 from mmengine.model import is_model_wrapper
 from torch import nn
 
-from mmrsfm.checkpoints import describe_model, export_checkpoint
+from mmrsfm.checkpoints import describe_model, export_checkpoint, read_checkpoint
+from mmrsfm.checkpoints.integrity import digest_path
 from mmrsfm.engine.atomic_io import remove_with_digest, write_with_digest
 from mmrsfm.errors import CheckpointWriteError, ConfigError
 from mmrsfm.registry import HOOKS
@@ -30,9 +31,10 @@ class EncoderCheckpointHook(Hook):
     The file holds the weights of the backbone and what must travel with them (imagery contract,
     traits): no decoder, no optimizer, nothing to resume from. (The published encoder files of MTP
     carry the optimizer state of the whole model.) A fine-tuning names it in
-    ``init_cfg=dict(type='mmrsfm.Pretrained', checkpoint=...)``.
+    ``init_cfg=dict(type='mmrsfm.Pretrained', checkpoint=...)``. The weights are those of the
+    checkpoint, with MMEngine's EMAHook the averaged ones.
 
-    An encoder file is removed with its checkpoint (``max_keep_ckpts``), at the next one.
+    If the run was killed between the two files, the resumed run writes the second one. An encoder file is removed with its checkpoint (``max_keep_ckpts``), at the next one.
 
     Args:
         layout: Layout of the file: ``'mmrsfm'``, names with ``backbone.``, which every backbone
@@ -51,9 +53,10 @@ class EncoderCheckpointHook(Hook):
         self.layout = layout
         self.keep_all = keep_all
         self._seen: set[str] = set()
+        self._content: dict[str, Any] = {}
 
     def before_train(self, runner: Any) -> None:
-        """Checks the model; checkpoints of the run that is resumed are done."""
+        """Checks the model, and completes the checkpoints of the run that is resumed."""
         if not isinstance(getattr(_bare(runner.model), 'backbone', None), nn.Module):
             raise ConfigError(
                 f'EncoderCheckpointHook: {type(_bare(runner.model)).__name__} has no backbone'
@@ -62,6 +65,15 @@ class EncoderCheckpointHook(Hook):
         known = list(runner.message_hub.runtime_info.get(_WRITTEN, []))
         self._seen = set(_announced(runner))
         runner.message_hub.update_info(_WRITTEN, list(dict.fromkeys([*known, *self._seen])))
+        if is_main_process():
+            for path in self._seen:
+                if Path(path).exists() and not digest_path(encoder_path(path)).exists():
+                    self._take(runner, read_checkpoint(path))
+                    _write(encoder_path(path), self._bytes())
+
+    def before_save_checkpoint(self, runner: Any, checkpoint: dict[str, Any]) -> None:
+        """Takes the encoder out of what is about to be written. On the master only."""
+        self._take(runner, checkpoint)
 
     def after_train_iter(
         self, runner: Any, batch_idx: int, data_batch: Any = None, outputs: Any = None
@@ -85,7 +97,7 @@ class EncoderCheckpointHook(Hook):
         hub = runner.message_hub
         written = list(hub.runtime_info.get(_WRITTEN, []))
         if is_main_process():
-            data = self._content(runner)
+            data = self._bytes()
             for path in new:
                 _write(encoder_path(path), data)
             expired = [path for path in written if not Path(path).exists()]
@@ -94,19 +106,23 @@ class EncoderCheckpointHook(Hook):
         # With the next checkpoint, so that a resumed run goes on cleaning up.
         hub.update_info(_WRITTEN, [path for path in written if Path(path).exists()] + new)
 
-    def _content(self, runner: Any) -> bytes:
-        model = _bare(runner.model)
+    def _take(self, runner: Any, checkpoint: dict[str, Any]) -> None:
         state = {
             name: value.detach().cpu()
-            for name, value in model.state_dict().items()
+            for name, value in checkpoint['state_dict'].items()
             if name.startswith('backbone.')
         }
-        content: dict[str, Any] = {'state_dict': state, 'meta': describe_model(model)}
+        content: dict[str, Any] = {'state_dict': state, 'meta': describe_model(_bare(runner.model))}
         if self.layout != 'mmrsfm':
             content = export_checkpoint(content, target=self.layout, source='mmrsfm').content
-        content['meta'].update(epoch=runner.epoch, iter=runner.iter)
+        meta = checkpoint['meta']
+        content['meta'].update({name: meta[name] for name in ('epoch', 'iter') if name in meta})
+        self._content = content
+
+    def _bytes(self) -> bytes:
         buffer = io.BytesIO()
-        torch.save(content, buffer)
+        torch.save(self._content, buffer)
+        self._content = {}
         return buffer.getvalue()
 
 

@@ -66,7 +66,7 @@ class EpochTrainLoop(ResumableLoop, EpochBasedTrainLoop):
 
     def run(self) -> nn.Module:
         """Trains, and returns the model."""
-        with self._stopping_workers():
+        with self._surroundings():
             return self._run()
 
     def _run(self) -> nn.Module:

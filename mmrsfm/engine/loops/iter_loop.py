@@ -53,7 +53,7 @@ class IterTrainLoop(ResumableLoop, IterBasedTrainLoop):
 
     def run(self) -> nn.Module:
         """Trains, and returns the model."""
-        with self._stopping_workers():
+        with self._surroundings():
             return self._run() if self._knows_position or self._endless else super().run()
 
     def _run(self) -> nn.Module:

@@ -221,13 +221,19 @@ class ResumableLoop:
                 self._train_random_state = None
 
     @contextmanager
-    def _stopping_workers(self) -> Iterator[None]:
-        """Lets persistent workers end with the training.
+    def _surroundings(self) -> Iterator[None]:
+        """What holds while the loop runs: settings, and persistent workers that end with it.
+
+        Under ``randomness=dict(deterministic=True)`` MMEngine makes every operation an error that
+        has no deterministic kernel, as grid sampling and the pooling of regions on a GPU. Here it
+        is a warning: such a model is resumed to 1e-3 there, not to the last bit.
 
         Runner and loops refer to one another, so that they are freed by the garbage collector; a
         data loader that it frees waits five seconds for each worker, as their queues are closed
         first.
         """
+        if self.runner.deterministic:
+            torch.use_deterministic_algorithms(True, warn_only=True)
         try:
             yield
         finally:
@@ -326,7 +332,7 @@ class ResumableLoop:
             self._skipping.skip = count
         else:
             assert self._indices is not None
-            self._indices.skip = num_samples // get_world_size()
+            self._indices.left_out = num_samples // get_world_size()
         return count
 
 

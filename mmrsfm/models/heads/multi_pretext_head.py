@@ -15,7 +15,7 @@ import torch
 from mmengine.model import BaseModule
 from torch import Tensor, nn
 
-from mmrsfm.errors import ConfigError
+from mmrsfm.errors import CheckpointError, ConfigError
 from mmrsfm.layers.patches import gather_patches
 from mmrsfm.models.heads.modality_targets import ModalityTarget, parse_targets
 from mmrsfm.models.losses.modality_losses import MISSING, class_loss, patch_loss, vector_loss
@@ -84,6 +84,32 @@ class MultiPretextHead(BaseModule):
         if not all(target.is_map for target in self.targets.values()):
             self.pooled_norm = nn.LayerNorm(in_channels, eps=1e-6)
         self.weighting = TaskWeighting(list(self.targets), weighting)
+        self._register_load_state_dict_pre_hook(self._assign_weights)
+
+    def _assign_weights(self, state_dict: dict[str, Any], prefix: str, *_: Any) -> None:
+        """Finds the weight of each task by its name, where those of a file come in another order.
+
+        Raises:
+            CheckpointError: If the file does not say whose the weights are.
+        """
+        key, start = f'{prefix}weighting.log_vars', f'{prefix}predictors.'
+        value = state_dict.get(key)
+        if value is None or self.weighting.mode != 'uncertainty':
+            return
+        found = (name[len(start) :] for name in state_dict if name.startswith(start))
+        names = list(dict.fromkeys(name.rsplit('.', 1)[0] for name in found))
+        if names == list(self.targets):
+            return
+        if len(names) != len(value):
+            raise CheckpointError(
+                f'the checkpoint weights {len(value)} tasks ({key}) and predicts {names}: whose '
+                'the weights are is not known. Leave them out, or give all predictors'
+            )
+        own = self.weighting.log_vars.detach().to(value, copy=True)
+        for place, name in enumerate(self.targets):
+            if name in names:
+                own[place] = value[names.index(name)]
+        state_dict[key] = own
 
     def init_weights(self) -> None:
         """Initialises as published, but for ``map_std``, then applies ``init_cfg``."""
