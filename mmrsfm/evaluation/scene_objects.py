@@ -80,7 +80,8 @@ def score_objects(
     f1 = 2 * precision * recall / np.maximum(precision + recall, 1e-12)
     if min_score is None:
         # Of equal scores all or none are taken.
-        ends = np.flatnonzero(np.append(scores[:-1] != scores[1:], True)) if len(scores) else []
+        changes = np.append(scores[:-1] != scores[1:], True)[: len(scores)]
+        ends = np.flatnonzero(changes)
         last = int(ends[np.argmax(f1[ends])]) if len(ends) else -1
         min_score = float(scores[last]) if last >= 0 else 0.0
     else:
