@@ -34,7 +34,8 @@ class EncoderCheckpointHook(Hook):
     ``init_cfg=dict(type='mmrsfm.Pretrained', checkpoint=...)``. The weights are those of the
     checkpoint, with MMEngine's EMAHook the averaged ones.
 
-    If the run was killed between the two files, the resumed run writes the second one. An encoder file is removed with its checkpoint (``max_keep_ckpts``), at the next one.
+    If the run was killed between the two files, the resumed run writes the second one. An encoder
+    file is removed with its checkpoint (``max_keep_ckpts``), at the next one.
 
     Args:
         layout: Layout of the file: ``'mmrsfm'``, names with ``backbone.``, which every backbone
