@@ -19,7 +19,7 @@ import sentinel2_job as job  # noqa: E402
 from data_converters.cut_tiles import cut_tiles  # noqa: E402
 from data_converters.spectral_index_labels import label_scene  # noqa: E402
 from data_converters.stack_bands import SENTINEL2_BANDS  # noqa: E402
-from mmrsfm.apis.segmentation import SegmentationInferencer  # noqa: E402
+from mmrsfm.apis import SceneInferencer  # noqa: E402
 from mmrsfm.errors import BandMismatchError, IncompleteLoadError  # noqa: E402
 from tests.processes import run_forked  # noqa: E402
 
@@ -95,7 +95,7 @@ class TestEndToEnd:
             assert set(np.unique(out.read(1))) <= {0, 1, 2, 3}
         assert cv2.imread(str(picture)).shape[0] > 300
 
-    def test_inferencer_marks_pixels_without_data(self, trained, tmp_path):
+    def test_maps_mark_pixels_without_data(self, trained, tmp_path):
         folder, checkpoint, _ = trained
         config = job.FINETUNE['random']
         with rasterio.open(folder / job.DATA / 'strips/test.tif') as source:
@@ -104,19 +104,22 @@ class TestEndToEnd:
         with rasterio.open(tmp_path / 'a.tif', 'w', **{**profile, 'nodata': 0}) as out:
             out.write(array)
             out.descriptions = names
-        classes = SegmentationInferencer(config, checkpoint)(tmp_path / 'a.tif')
+        infer = SceneInferencer(config, checkpoint)
+        result = infer(tmp_path / 'a.tif', out_dir=tmp_path / 'out')
+        with rasterio.open(result.outputs['map']) as out:
+            classes = out.read(1)
         assert (classes[10:20, 30:50] == 255).all()
         assert (classes == 255).sum() == 200
 
-    def test_inferencer_refuses_another_checkpoint_and_other_bands(self, trained, tmp_path):
+    def test_another_checkpoint_and_other_bands_are_refused(self, trained, tmp_path):
         folder, checkpoint, _ = trained
         config = job.FINETUNE['random']
         with pytest.raises(IncompleteLoadError, match='does not fit'):
-            SegmentationInferencer(config, folder / job.latest_checkpoint(folder / 'pre'))
+            SceneInferencer(config, folder / job.latest_checkpoint(folder / 'pre'))
         with rasterio.open(
             tmp_path / 'rgb.tif', 'w', driver='GTiff', count=3, dtype='uint16', height=128,
             width=128, crs='EPSG:32618', transform=from_origin(0, 0, 10, 10),
         ) as out:  # fmt: skip
             out.descriptions = ('B04', 'B03', 'B02')
         with pytest.raises(BandMismatchError, match=r'rgb\.tif'):
-            SegmentationInferencer(config, checkpoint)(tmp_path / 'rgb.tif')
+            SceneInferencer(config, checkpoint)(tmp_path / 'rgb.tif', out_dir=tmp_path)

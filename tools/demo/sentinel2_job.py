@@ -59,8 +59,7 @@ def draw_map(models: dict[str, tuple[Path, Path]], out: Path) -> tuple[Path, Pat
     import rasterio
 
     from data_converters.spectral_index_labels import CLASSES, PALETTE
-    from mmrsfm.apis.geotiff import write_class_map
-    from mmrsfm.apis.segmentation import SegmentationInferencer
+    from mmrsfm.apis import SceneInferencer
     from mmrsfm.visualization.panels import colourise, draw_panels, stretch
 
     strip = DATA / 'strips' / 'test.tif'
@@ -73,21 +72,23 @@ def draw_map(models: dict[str, tuple[Path, Path]], out: Path) -> tuple[Path, Pat
         ('Sentinel-2, test strip (B04, B03, B02)', rgb),
         ('labels derived from NDWI, NDVI, NDBI', colourise(labels, PALETTE)),
     ]
-    geotiff = out / 'test_strip_map.tif'
     for name, (config, checkpoint) in models.items():
-        prediction = SegmentationInferencer(config, checkpoint)(strip)
+        stem = 'test_strip_map' if name == 'pretrained' else f'test_strip_map_{name}'
+        result = SceneInferencer(config, checkpoint, batch_size=4)(
+            strip, out_dir=out, name=stem, overwrite=True
+        )
+        with rasterio.open(result.outputs['map']) as source:
+            prediction = source.read(1)
         agree = (prediction == labels)[labels != 255].mean()
         title = f'prediction, {name} start: {agree:.1%} of the pixels agree with the labels'
         panels.append((title, colourise(prediction, PALETTE)))
-        if name == 'pretrained':
-            write_class_map(geotiff, prediction, strip, CLASSES, PALETTE)
     picture = draw_panels(
         out / 'test_strip.png',
         panels,
         legend=list(zip(CLASSES, PALETTE, strict=True)),
         caption='Contains Copernicus Sentinel data (CC0 sample); labels are derived, not surveyed.',
     )
-    return geotiff, picture
+    return out / 'test_strip_map.tif', picture
 
 
 def main() -> None:

@@ -350,6 +350,9 @@ class SceneSource:
 
 def _file_mask(file: Any, indexes: list[int], window: Window) -> np.ndarray:
     """What a mask band, or a band of opacity, says."""
+    if isinstance(file, WarpedVRT) and file.count > file.src_dataset.count:
+        # The band of opacity that was added; GDAL does not take it for a mask.
+        return file.read(file.count, window=window) > 0
     flags = file.mask_flag_enums[indexes[0] - 1]
     if MaskFlags.per_dataset in flags:
         return file.dataset_mask(window=window) > 0
