@@ -1,6 +1,7 @@
 # Copyright (c) mmrsfm contributors. Licensed under the Apache License 2.0.
 from mmrsfm.engine.hooks import (
     BatchNormHook,
+    ChannelsLastHook,
     CheckpointHook,
     ClassCountHook,
     EncoderCheckpointHook,
@@ -28,6 +29,7 @@ from mmrsfm.engine.sharding import FullyShardedDataParallel
 __all__ = [
     'BF16OptimWrapper',
     'BatchNormHook',
+    'ChannelsLastHook',
     'CheckpointHook',
     'ClassCountHook',
     'ConvNeXtLayerDecayOptimWrapperConstructor',

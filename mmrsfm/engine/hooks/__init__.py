@@ -1,5 +1,6 @@
 # Copyright (c) mmrsfm contributors. Licensed under the Apache License 2.0.
 from mmrsfm.engine.hooks.batch_norm_hook import BatchNormHook
+from mmrsfm.engine.hooks.channels_last_hook import ChannelsLastHook
 from mmrsfm.engine.hooks.checkpoint_hook import CheckpointHook
 from mmrsfm.engine.hooks.class_count_hook import ClassCountHook
 from mmrsfm.engine.hooks.encoder_checkpoint_hook import EncoderCheckpointHook
@@ -13,6 +14,7 @@ from mmrsfm.engine.hooks.visualization_hook import VisualizationHook
 
 __all__ = [
     'BatchNormHook',
+    'ChannelsLastHook',
     'CheckpointHook',
     'ClassCountHook',
     'EncoderCheckpointHook',
