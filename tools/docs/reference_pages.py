@@ -42,6 +42,15 @@ installed as a wheel they lie in `mmrsfm/.mim/`.
 """
 
 
+PACKAGE = """::: {name}
+    options:
+      heading_level: 1
+      members: false
+      show_root_full_path: true
+
+"""
+
+
 @dataclass(frozen=True)
 class Module:
     """A module of the library.
@@ -120,10 +129,9 @@ def reference_navigation(repo: Path) -> list[dict[str, str]]:
 def reference_pages(repo: Path) -> dict[str, str]:
     """Path of the page in the site -> its Markdown text."""
     modules = find_modules(repo)
-    abouts = {module.name: module.summary for module in modules}
     pages = {}
     for package, members in group_by_package(modules).items():
-        lines = [f'# {package} {{#{package}}}', '', abouts.get(package, ''), '']
+        lines = [PACKAGE.format(name=package)]
         lines += [f'* [{member.name.rpartition(".")[2]}][{member.name}]: {member.summary}'
                   for member in members]  # fmt: skip
         lines += ['', *(f'::: {member.name}\n' for member in members)]

@@ -35,9 +35,9 @@ class OnnxModel:
 
     Attributes:
         metadata: What the file says of itself.
-        task, inputs, classes, palette, contract, tile_size, threshold, multi_label, file_bands,
-        channels, checkpoint, device, amp: As of
-            :class:`mmrsfm.apis.scene.model.SceneModel`.
+        task: As of :class:`mmrsfm.apis.scene.model.SceneModel`, and so are ``inputs``, ``classes``,
+            ``palette``, ``contract``, ``tile_size``, ``threshold``, ``multi_label``,
+            ``file_bands``, ``channels``, ``checkpoint``, ``device`` and ``amp``.
 
     Raises:
         CheckpointReadError: If the file is not there, or is no model of ONNX.
