@@ -7,7 +7,7 @@ set -u
 
 usage() {
   cat <<'TEXT'
-usage: bash tools/quickstart.sh [--task TASK] [--venv DIR] [--skip-train] [--seeds N] [--help]
+usage: bash tools/quickstart.sh [--task TASK | --scene] [--venv DIR] [--skip-train] [--seeds N] [--help]
 
 Sets up a virtual environment (once: about 12 GB and 10 to 15 minutes, of which 5 compile mmcv's
 operators), fetches a Sentinel-2 scene and runs the main job on it in less than 8 minutes on two
@@ -33,6 +33,9 @@ goes on.
                  or pretrain a small ViT + RVSA as MTP does, for classes of pixels, masks and oriented boxes at
                  once, on the buildings and the trees of obb and hbb, in the form of SAMRS:
                    mtp
+  --scene        after that job (which is run if it was not), the map of the whole scene, georeferenced,
+                 with a picture and a page for a browser; and, where hbb, obb and cd were run, those of
+                 a whole scene of trees, of buildings, and of change
   --venv DIR     place of the virtual environment (default: $MMRSFM_VENV, else .venv)
   --skip-train   environment and data only
   --seeds N      fine-tuning runs from pretrained and from random weights (default: 3); with --task
@@ -44,6 +47,7 @@ TEXT
 
 job=()
 task=''
+scene=''
 seeds=''
 while [ $# -gt 0 ]; do
   case "$1" in
@@ -65,6 +69,10 @@ while [ $# -gt 0 ]; do
           ;;
       esac
       shift 2
+      ;;
+    --scene)
+      scene=yes
+      shift
       ;;
     --skip-train)
       job+=(--data-only)
@@ -90,6 +98,10 @@ while [ $# -gt 0 ]; do
   esac
 done
 
+if [ -n "$scene" ] && [ -n "$task$seeds" ]; then
+  echo 'quickstart.sh: --scene is for models that are there: not with --task or --seeds' >&2
+  exit 2
+fi
 case "$task" in
   '' | mars | sarw | mpmae) ;;
   *)
@@ -103,6 +115,9 @@ esac
 . "$(dirname "${BASH_SOURCE[0]}")/env.sh"
 ensure_env
 say "environment: $VENV"
+if [ -n "$scene" ]; then
+  exec "$VENV/bin/python" "$REPO/tools/demo/scene_job.py" ${job[@]+"${job[@]}"}
+fi
 case "$task" in
   mars | sarw | mpmae | mtp)
     exec "$VENV/bin/python" "$REPO/tools/demo/${task}_job.py" ${job[@]+"${job[@]}"}

@@ -1,13 +1,16 @@
 # Copyright (c) mmrsfm contributors. Licensed under the Apache License 2.0.
 """Models in ONNX: the numbers of PyTorch, a file that needs no config, and what is refused."""
 
+import argparse
 import importlib.util
 from pathlib import Path
 
 import numpy as np
 import pytest
+import rasterio
 import torch
 from mmengine.config import Config
+from rasterio.transform import from_origin
 from torch import nn
 
 from mmrsfm.apis.exporting import export_onnx
@@ -15,8 +18,9 @@ from mmrsfm.apis.exporting.graph import Graph
 from mmrsfm.apis.exporting.metadata import METADATA_KEY, OnnxMetadata
 from mmrsfm.apis.exporting.networks import check_task, check_windows
 from mmrsfm.apis.exporting.preprocessing import measure_preprocessing, random_tile
+from mmrsfm.apis.scene import speed
 from mmrsfm.apis.scene.grid import Tile
-from mmrsfm.apis.scene.inferencer import load_model
+from mmrsfm.apis.scene.inferencer import SceneInferencer, load_model
 from mmrsfm.apis.scene.model import SceneModel
 from mmrsfm.apis.scene.onnx_model import OnnxModel
 from mmrsfm.apis.scene.tile_data import TileInput
@@ -199,6 +203,45 @@ def test_the_file_says_all_that_a_scene_needs(exported):
     assert logits.shape == (2, 2, SIZE, SIZE)
     assert np.isfinite(logits).all()
     assert onnx.load(file).doc_string.startswith('segmentation')
+
+
+def test_maps_of_a_scene_are_those_of_the_config_and_can_be_timed(exported, tmp_path):
+    cfg, checkpoint, file = exported
+    scene = tmp_path / 'scene.tif'
+    image = np.random.default_rng(1).integers(1, 6000, (4, 70, 90)).astype(np.uint16)
+    image[:, :9, 60:] = 0
+    with rasterio.open(
+        scene, 'w', driver='GTiff', count=4, height=70, width=90, dtype='uint16', nodata=0,
+        crs='EPSG:32618', transform=from_origin(4e5, 4e6, 10, 10),
+    ) as out:  # fmt: skip
+        out.write(image)
+        out.descriptions = ('B8A', 'B02', 'B03', 'B04')
+    maps = {}
+    for name, arguments in (('onnx', (None, file)), ('torch', (cfg, checkpoint))):
+        inferencer = SceneInferencer(*arguments, tile_size=SIZE, batch_size=3)
+        result = inferencer(scene, out_dir=tmp_path / name, probabilities=True)
+        for kind in ('map', 'probabilities'):
+            with rasterio.open(result.outputs[kind]) as source:
+                maps[name, kind] = source.read()
+    np.testing.assert_array_equal(maps['onnx', 'map'], maps['torch', 'map'])
+    np.testing.assert_allclose(
+        maps['onnx', 'probabilities'], maps['torch', 'probabilities'], atol=1e-5
+    )
+    assert (maps['onnx', 'map'][0, :9, 60:] == 255).all()
+    assert len(np.unique(maps['onnx', 'map'])) == 3
+    parser = argparse.ArgumentParser()
+    speed.add_arguments(parser)
+    words = ['--scene', str(scene), '--checkpoint', str(file), '--runs', '2', '--overlap', '8']
+    args = parser.parse_args(words)
+    vars(args).update(config='-', cfg_options=None, device='cpu', amp=False, batch_size=2,
+                      tile_size=None)  # fmt: skip
+    figures = speed.measure_scene(args)
+    assert figures['megapixels'] == 70 * 90 / 1e6
+    assert (figures['runs'], figures['tile_size'], figures['tiles']) == (2, SIZE, 3 * 4)
+    assert 0 <= figures['waiting_share'] <= 1
+    text = speed.describe_scene(figures)
+    assert 'segmentation of' in text
+    assert 'waiting for data: ' in text
 
 
 def test_other_bands_and_sizes_are_named(exported):

@@ -31,6 +31,7 @@ from mmrsfm.utils.progress import duration  # noqa: E402
 
 _STEP = re.compile(r'(Epoch|Iter)\(train\)\s+\[\s*(\d+)(?:/(\d+))?\]')
 _ETA = re.compile(r'eta: ([0-9:]+|\d+ days?, [0-9:]+)')
+_TILES = re.compile(r'(\d+/\d+), .* elapsed, (.+ left)')
 _LOSS = re.compile(r'\sloss: ([-\d.eE+naif]+)')
 
 
@@ -162,8 +163,11 @@ def _watch(running: list) -> None:
 
 
 def status(log: Path) -> str:
-    """How far a training is, from the last line that MMEngine's logger wrote."""
+    """How far a training is, from the last line that MMEngine's logger wrote; or a map."""
     for line in reversed(log.read_text(errors='replace').splitlines()):
+        tiles = _TILES.search(line)
+        if tiles:
+            return f'tile {tiles[1]}, {tiles[2]}'
         step = _STEP.search(line)
         if step:
             eta, loss = _ETA.search(line), _LOSS.search(line)
