@@ -435,3 +435,22 @@ def test_parity_key_tables_are_exactly_the_model(path):
         )
     wanted = {name: list(value.shape) for name, value in model.state_dict().items()}
     assert {name: list(value.shape) for name, value in ours.items()} == wanted
+
+
+def test_task_weights_of_mp_mae_go_by_name():
+    """They are one vector in the published order of targets, whatever the order of predictors."""
+    state = {f'pred_dict.{name}.bias': torch.zeros(2) for name in ('lat', 'sentinel2', 'aster')}
+    published = {**state, 'loss_fn.log_vars': torch.tensor([0.2, 0.1, 0.3])}  # S2, ASTER, latitude
+    layout = get_layout('mp_mae')
+    ours, unknown = layout.to_mmrsfm(published)
+    assert not unknown
+    expected = torch.tensor([0.3, 0.2, 0.1])
+    torch.testing.assert_close(ours['head.weighting.log_vars'], expected)
+    back, homeless = layout.from_mmrsfm(ours)
+    assert not homeless
+    assert_same(back, published)
+    # Whose the weights are is not known where predictors are missing.
+    published.pop('pred_dict.lat.bias')
+    ours, unknown = layout.to_mmrsfm(published)
+    assert unknown == ['loss_fn.log_vars']
+    assert 'head.weighting.log_vars' not in ours

@@ -10,9 +10,11 @@ from pathlib import Path
 
 import pytest
 import torch
+from mmengine.config import Config
 from mmengine.hooks import Hook
 
 from mmrsfm.checkpoints.integrity import check_integrity, digest_path
+from mmrsfm.engine import checkpoint_folder
 from mmrsfm.engine.atomic_io import remove_with_digest, write_with_digest
 from mmrsfm.engine.checkpoint_folder import find_last_checkpoint
 from mmrsfm.engine.run_config import load_config, resolve_resume
@@ -155,6 +157,30 @@ def test_resume_auto_goes_back_to_the_newest_sound_one(tmp_path, capsys):
     with pytest.raises(DigestMismatchError, match=r'--resume: .*damaged.*--resume auto'):
         flip(tmp_path / 'epoch_3.pth')
         resolve_resume(cfg, str(tmp_path / 'epoch_3.pth'))
+
+
+def _resolved_by_ranks(rank, folder):
+    """What a rank of two takes from a sound and from a broken folder, and how much it read."""
+    read = []
+    check = checkpoint_folder.check_integrity
+    checkpoint_folder.check_integrity = lambda file: read.append(file) or check(file)
+    cfg = Config(dict(work_dir=str(folder / 'sound')))
+    resolve_resume(cfg, 'auto')
+    found = Path(cfg.load_from).name
+    cfg.work_dir = str(folder / 'broken')
+    with pytest.raises(CheckpointReadError, match='none of the 1'):
+        resolve_resume(cfg, 'auto')
+    return {'found': found, 'read': len(read)}
+
+
+def test_one_rank_reads_the_checkpoint_through_for_all(tmp_path):
+    for name in ('sound', 'broken'):
+        (tmp_path / name).mkdir()
+        save(tmp_path / name / 'iter_1.pth')
+    cut(tmp_path / 'broken' / 'iter_1.pth')
+    outcomes = run_ranks(_resolved_by_ranks, tmp_path, tmp_path)
+    assert [one['found'] for one in outcomes] == ['iter_1.pth'] * 2
+    assert [one['read'] for one in outcomes] == [2, 0]
 
 
 def test_nothing_sound_is_an_error_and_no_new_run(tmp_path):

@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from mmrsfm.checkpoints import read_checkpoint
+from mmrsfm.checkpoints.integrity import check_digest
 from mmrsfm.contract import ImageryContract
 from mmrsfm.engine.atomic_io import atomic_write, remove_incomplete
 from mmrsfm.engine.random_state import (
@@ -13,8 +14,10 @@ from mmrsfm.engine.random_state import (
     preserved_random_state,
     restore_random_state,
 )
+from mmrsfm.engine.run_config import build_runner, load_config
 from mmrsfm.errors import CheckpointWriteError
 from tests.test_engine.test_loops import EPOCHS, ITERS, build, train
+from tests.test_engine.toy import write_config
 
 
 @pytest.fixture(autouse=True)
@@ -70,7 +73,13 @@ def test_options_of_mmengine_are_kept(tmp_path):
     assert 'best_acc_epoch_1.pth' in names
     assert 'epoch_3.pth' in names
     assert not {'epoch_1.pth', 'epoch_2.pth'} & set(names)
-    assert any(name.startswith('epoch_3-') for name in names)  # published
+    published = [name for name in names if '-' in name]  # as any other: whole, with its digest
+    assert sorted(name.rpartition('-')[0] for name in published) == [
+        'best_acc_epoch_1', 'epoch_3',
+    ]  # fmt: skip
+    for name in published:
+        check_digest(folder / name)
+        assert set(read_checkpoint(folder / name)) == {'meta', 'state_dict'}
     best = read_checkpoint(folder / 'best_acc_epoch_1.pth')
     assert 'mmrsfm' not in best  # not one to resume from
     assert (tmp_path / 'run' / 'last_checkpoint').read_text() == str(folder / 'epoch_3.pth')
@@ -136,3 +145,41 @@ def test_random_state_round_trip():
     with preserved_random_state():
         draw()
     assert draw() == first
+
+
+def test_a_published_file_that_cannot_be_written(tmp_path, monkeypatch):
+    def full(path, data):
+        raise OSError(28, 'No space left on device')
+
+    monkeypatch.setattr('mmrsfm.engine.hooks.checkpoint_hook.write_with_digest', full)
+    options = EPOCHS | {
+        'train_cfg.max_epochs': 1, 'default_hooks.checkpoint.published_keys': ['state_dict'],
+    }  # fmt: skip
+    with pytest.raises(CheckpointWriteError, match=r'published part .*epoch_1\.pth.*No space'):
+        train(tmp_path, tmp_path, **options)
+    assert [file.name for file in tmp_path.glob('*.pth')] == ['epoch_1.pth']
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason='no GPU')
+def test_random_state_of_a_gpu():
+    torch.rand(1, device='cuda')
+    state = capture_random_state()
+    first = torch.rand(3, device='cuda')
+    restore_random_state(state)
+    assert torch.equal(torch.rand(3, device='cuda'), first)
+
+
+def test_deterministic_runs_warn_of_operations_that_are_not(tmp_path, monkeypatch):
+    monkeypatch.delenv('CUBLAS_WORKSPACE_CONFIG', raising=False)
+    cfg = load_config(write_config(tmp_path, 'randomness = dict(seed=0, deterministic=True)\n'))
+    cfg.work_dir = str(tmp_path)
+    cfg.train_cfg.max_epochs = 1
+    try:
+        build_runner(cfg).train()
+        assert torch.are_deterministic_algorithms_enabled()
+        assert torch.is_deterministic_algorithms_warn_only_enabled()
+        assert os.environ['CUBLAS_WORKSPACE_CONFIG'] == ':4096:8'
+    finally:
+        torch.use_deterministic_algorithms(False)
+        torch.backends.cudnn.deterministic = False
+        os.environ.pop('CUBLAS_WORKSPACE_CONFIG', None)

@@ -15,8 +15,9 @@ from mmengine.structures import BaseDataElement
 
 from mmrsfm.apis.training_step import quiet, random_batch
 from mmrsfm.checkpoints import convert_state_dict
-from mmrsfm.errors import ConfigError
+from mmrsfm.errors import CheckpointError, ConfigError
 from mmrsfm.models.heads.modality_targets import parse_targets
+from mmrsfm.models.heads.multi_pretext_head import MultiPretextHead
 from mmrsfm.models.losses.modality_losses import class_loss, patch_loss, vector_loss
 from mmrsfm.registry import MODELS, TRANSFORMS, VISUALIZERS
 from tests.parity import REPO
@@ -431,3 +432,19 @@ def test_inputs_that_do_not_fit():
         model.loss(images[..., :20], samples)
     with pytest.raises(ConfigError, match='visible'):
         build(mask_ratio=0.9).loss(images[..., :8, :8])
+
+
+def test_task_weights_are_loaded_by_name():
+    names = ('biome', 'climate', 'month')
+    vectors = dict(type='vector', channels=2)
+    source = MultiPretextHead(dict.fromkeys(names, vectors), in_channels=4)
+    with torch.no_grad():
+        source.weighting.log_vars.copy_(torch.tensor([1.0, 2.0, 3.0]))
+    target = MultiPretextHead(dict.fromkeys(('month', 'other', 'biome'), vectors), in_channels=4)
+    target.load_state_dict(source.state_dict(), strict=False)
+    assert target.weighting.log_vars.tolist() == [3.0, 0.0, 1.0]
+    assert torch.equal(target.predictors['month'].weight, source.predictors['month'].weight)
+    state = source.state_dict()
+    del state['predictors.month.weight'], state['predictors.month.bias']
+    with pytest.raises(CheckpointError, match=r'weights 3 tasks .* predicts .*climate'):
+        target.load_state_dict(state, strict=False)
