@@ -352,7 +352,9 @@ def _cut_one(
     if (seen.all(axis=0) & (optical != 0).any(axis=0)).mean() < least:
         return False
     transform = image.window_transform(window)
-    declared = radar.nodata if math.isnan(nodata) else nodata
+    # A tile that is NaN everywhere is an error to whoever reads it, unless it says that it may be.
+    floating = np.issubdtype(sar.dtype, np.floating)
+    declared = radar.nodata if math.isnan(nodata) and not floating else nodata
     grid = {'crs': image.crs, 'transform': transform}
     for kind, array, source, value, bands in (
         ('rgb', optical, image, image.nodata, cut.optical_bands),

@@ -15,16 +15,19 @@ from mmrsfm.visualization.samples import draw_image
 _COLOURS = 64  # classes that have one of their own
 _SCORE = 0.3  # objects below are not drawn
 _MOST = 100  # objects of an image
-_KINDS = (('instances', 'instances'), ('rotated boxes', 'r_instances'))
+_KINDS = (  # what it is called, its labels, what is predicted
+    ('instances', 'gt_instances', 'pred_instances'),
+    ('rotated boxes', 'r_gt_instances', 'pred_r_instances'),
+)
 
 
 def multi_task_panels(sample: Any, picture: np.ndarray) -> np.ndarray:
     """The image, then labels and predictions of each task, beside each other.
 
     Args:
-        sample: A data sample of :meth:`mmrsfm.MTP.predict`, in pixels of the picture: it may have
-            ``gt_`` and ``pred_`` each of ``sem_seg``, ``instances`` (boxes, masks) and
-            ``r_instances`` (rotated boxes).
+        sample: A data sample of :meth:`mmrsfm.MTP.predict`, in pixels of the picture. It may have
+            ``gt_sem_seg`` and ``pred_sem_seg``; ``gt_instances`` and ``pred_instances`` (boxes,
+            masks); ``r_gt_instances`` and ``pred_r_instances`` (rotated boxes).
         picture: uint8 (H, W, 3).
 
     Returns:
@@ -36,8 +39,8 @@ def multi_task_panels(sample: Any, picture: np.ndarray) -> np.ndarray:
         found = sample.get(f'{prefix}_sem_seg')
         if found is not None:
             panels.append((f'classes, {title}', _classes(found, picture, palette)))
-        for kind, name in _KINDS:
-            objects = sample.get(f'{prefix}_{name}')
+        for kind, *names in _KINDS:
+            objects = sample.get(names[prefix == 'pred'])
             if objects is not None and objects.get('bboxes') is not None:
                 drawn, count = _objects(objects, picture, palette)
                 panels.append((f'{kind}, {title}: {count}', drawn))

@@ -235,10 +235,13 @@ def test_labels_and_predictions_of_many_tasks():
         scores=torch.tensor([0.9, 0.1]),
         masks=torch.ones(2, 32, 40, dtype=torch.bool),
     )
+    sample.r_gt_instances = InstanceData(
+        bboxes=torch.tensor([[20.0, 15, 10, 6, 0.3]]), labels=torch.tensor([1])
+    )
     picture = np.full((30, 40, 3), 100, np.uint8)
     drawn = multi_task_panels(sample, picture)
-    factor, gap = 6, 4  # small pictures are enlarged; image and four panels
-    assert drawn.shape == (18 + 30 * factor, 5 * 40 * factor + 4 * gap, 3)
+    factor, gap = 6, 4  # small pictures are enlarged; image and five panels
+    assert drawn.shape == (18 + 30 * factor, 6 * 40 * factor + 5 * gap, 3)
     panel = drawn[18:, 4 * (40 * factor + gap) :]
     assert (panel[10 * factor, 10 * factor] != 100).any()  # the mask of the better object
     both = stacked([drawn, drawn[:, :100]])
