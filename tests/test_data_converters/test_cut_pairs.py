@@ -75,8 +75,8 @@ def test_one_grid_is_copied(tmp_path, rgb, dtype):
             assert profile['crs'].to_epsg() == 32631
             assert profile['transform'] == from_origin(500000 + column, 4000000 - row, 1, 1)
             # What counts as no data is declared.
-            counts = kind == 'sar' and dtype != 'float32'
-            assert profile['nodata'] == (0 if counts else None)
+            declared = None if kind == 'rgb' else np.nan if dtype == 'float32' else 0
+            np.testing.assert_equal(profile['nodata'], declared)
 
 
 def test_sar_is_brought_to_the_optical_grid(tmp_path, rgb):
