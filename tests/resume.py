@@ -7,10 +7,10 @@ Each run is a process of its own for each rank, forked from one that has importe
 import json
 import os
 import signal
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import product
-from multiprocessing.connection import wait
 from pathlib import Path
 
 import torch
@@ -115,13 +115,13 @@ def run(
     try:
         for process in processes:
             process.start()
-        waiting = {process.sentinel: process for process in processes}
-        while waiting:
-            ended = wait(list(waiting), LIMIT)
-            assert ended, f'no rank ended within {LIMIT} s'
-            failed = [waiting.pop(one).exitcode for one in ended]
-            if any(failed):
+        # Not their sentinels: workers of one that was killed hold those open.
+        limit = time.monotonic() + LIMIT
+        while any(process.exitcode is None for process in processes):
+            assert time.monotonic() < limit, f'no rank ended within {LIMIT} s: {_last_words(part)}'
+            if any(process.exitcode for process in processes):
                 break
+            time.sleep(0.05)
     finally:
         for process in processes:
             process.kill()

@@ -27,6 +27,7 @@ from tests.test_configs import (
 
 pytestmark = [
     pytest.mark.slow,
+    pytest.mark.timeout(1800),  # on a machine that does other things
     pytest.mark.filterwarnings('ignore:Dataset has no geotransform'),
 ]
 STEPS = 3  # of an epoch, of which there are two

@@ -5,7 +5,11 @@ Any two of the circumstances meet in the default suite, all of them behind ``--a
 algorithm and a config of every task are in ``tests/test_configs/test_exact_resume.py``.
 """
 
+import contextlib
+import sys
+import time
 from itertools import product
+from pathlib import Path
 
 import pytest
 import torch
@@ -223,3 +227,32 @@ def test_on_another_number_of_ranks_it_goes_on_at_the_next_sample(tmp_path, befo
     assert sorted(map(int, first + rest[: 20 - len(first)])) == list(range(20))
     said = (tmp_path / 'cut' / 'part1' / 'rank0.err').read_text()
     assert 'Gradients that were accumulated before are there again' in said
+
+
+@pytest.mark.skipif(sys.platform != 'linux', reason='asks the kernel of Linux')
+def test_workers_end_with_a_run_that_is_killed(tmp_path):
+    """Also those that still have more to send than a pipe holds."""
+    case = {name: values[0] for name, values in FACTORS.items()} | {'workers': 2}
+    base = config_maker(tmp_path, **case)
+
+    def make():
+        cfg = base()
+        cfg.train_dataloader.batch_size = 4
+        cfg.train_dataloader.dataset.update(size=200, padding=1 << 16)
+        return cfg
+
+    run(make, tmp_path / 'cut', kill_after=2)
+    limit = time.monotonic() + 20
+    while (left := holders(tmp_path / 'cut')) and time.monotonic() < limit:
+        time.sleep(0.05)
+    assert not left
+
+
+def holders(folder):
+    """Processes that have a file of a folder open."""
+    found = set()
+    for link in Path('/proc').glob('[0-9]*/fd/*'):
+        with contextlib.suppress(OSError):
+            if str(link.readlink()).startswith(str(folder)):
+                found.add(link.parts[2])
+    return found

@@ -35,7 +35,7 @@ class ToyModel(BaseModel):
         )
         self.unused = nn.Linear(2, 2)  # DDP has to be told, or stops at the second step
 
-    def forward(self, inputs, target=None, index=None, mode='tensor'):
+    def forward(self, inputs, target=None, index=None, padding=None, mode='tensor'):
         out = self.net(torch.stack(list(inputs)))[:, 0]
         if mode == 'loss':
             target = torch.stack(list(target))
@@ -51,13 +51,14 @@ class ToyModel(BaseModel):
 class ToyDataset(BaseDataset):
     """Augmented vectors; bad holds the indices of samples that cannot be read.
 
-    What is read is noted in log: indices in a list, or a byte each in a file, from any process.
+    What is read is noted in log: indices in a list, or a byte each in a file, from any process. With
+    padding each sample carries so many bytes more.
     """
 
     METAINFO = {'classes': ('a',)}
 
-    def __init__(self, size=10, bad=(), log=None, **kwargs):
-        self.size, self.bad, self.log = size, set(bad), log
+    def __init__(self, size=10, bad=(), log=None, padding=0, **kwargs):
+        self.size, self.bad, self.log, self.padding = size, set(bad), log, padding
         super().__init__(serialize_data=False, **kwargs)
 
     def load_data_list(self):
@@ -79,6 +80,7 @@ class ToyDataset(BaseDataset):
             'inputs': torch.randn(8) * 0.1 + index,
             'target': torch.tensor(float(index)),
             'index': index,
+            **({'padding': 'x' * self.padding} if self.padding else {}),
         }
 
 

@@ -16,6 +16,7 @@ from torch.utils.data import BatchSampler, DataLoader
 
 from mmrsfm.engine.random_state import capture_random_state, preserved_random_state
 from mmrsfm.engine.samplers import AddressedIndices, EpochSampler, SkippingBatchSampler
+from mmrsfm.engine.worker_lifetime import end_workers_with_parent
 from mmrsfm.errors import CheckpointError, ConfigError, TooManyBadSamplesError
 from mmrsfm.randomness import SampleAddress, derive_seed
 
@@ -232,6 +233,7 @@ class ResumableLoop:
         data loader that it frees waits five seconds for each worker, as their queues are closed
         first.
         """
+        end_workers_with_parent(self.dataloader)
         if self.runner.deterministic:
             torch.use_deterministic_algorithms(True, warn_only=True)
         try:
@@ -244,6 +246,7 @@ class ResumableLoop:
 
     def _validate(self) -> None:
         """Runs the validation that is due now."""
+        end_workers_with_parent(self.runner.val_loop.dataloader)
         with self._validating():
             self.runner.val_loop.run()
         self._validated = self._iter
