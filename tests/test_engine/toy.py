@@ -51,7 +51,7 @@ class ToyModel(BaseModel):
 class ToyDataset(BaseDataset):
     """Augmented vectors; bad holds the indices of samples that cannot be read.
 
-    What is read is noted in log: indices in a list, or a byte each in a file, from any process. With
+    What is read is noted in log: indices in a list, or a byte each in a file, of any process. With
     padding each sample carries so many bytes more.
     """
 
