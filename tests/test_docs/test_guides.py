@@ -70,7 +70,8 @@ def folder(tmp_path_factory):
 
 def test_own_data_from_files_to_a_tested_model(folder, monkeypatch):
     monkeypatch.setattr('mmengine.runner.runner.collect_env', dict)  # asks compilers
-    look, train = (block for block in blocks('own_data.md', 'bash') if 'my_fields.py' in block)
+    found = [block for block in blocks('own_data.md', 'bash') if 'my_fields.py' in block]
+    look, train, scene = found
     statistics, browse = (line.partition('#')[0] for line in look.splitlines())
     options = f'--cfg-options {SHORT} {LOADERS}'
     text = run(statistics.removeprefix('python '), folder)
@@ -83,6 +84,15 @@ def test_own_data_from_files_to_a_tested_model(folder, monkeypatch):
     text = run(f'{second} --interval 100 {options}', folder)
     assert 'mIoU' in text
     assert all(name in text for name in ('water', 'field', 'forest'))
+    scene = scene.strip().removeprefix('python ').replace('epoch_50', 'epoch_1')
+    run(f'{scene} {options}', folder)
+    with (
+        rasterio.open(folder / 'scene.tif') as source,
+        rasterio.open(folder / 'maps/scene.tif') as m,
+    ):
+        assert (m.crs, m.transform, m.shape) == (source.crs, source.transform, source.shape)
+        assert set(np.unique(m.read())) <= {0, 1, 2}
+    assert (folder / 'maps' / 'scene.html').is_file()
 
 
 @pytest.mark.parametrize('name', ['my_fields_net.py', 'my_fields_timm.py'])
