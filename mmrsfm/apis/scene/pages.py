@@ -29,6 +29,8 @@ from mmrsfm.visualization.panels import colourise, distinct_colours, draw_panels
 from mmrsfm.visualization.scene_page import PageObjects, write_scene_page
 
 _STRIPS = 16
+# Longer side of the picture: a PNG of a photograph has 3 bytes a pixel, the page has JPEG.
+_PICTURE = 1400
 # What red, green and blue are called, in small letters.
 _RGB = (('red', 'green', 'blue'), ('b04', 'b03', 'b02'), ('r', 'g', 'b'))
 
@@ -96,18 +98,18 @@ def write_pages(
     )  # fmt: skip
     legend = list(zip(names, colours, strict=False))
     if inside is not None:
-        picture = pictures[0][1]
+        picture = _small(pictures[0][1], _PICTURE)
         scale = picture.shape[1] / region.width
         write_png(
             files['png'],
             draw_polygons(picture, inside.polygons, inside.labels.tolist(), colours, scale),
         )
     else:
-        panels = [(name, _small(picture, 1200)) for name, picture in pictures]
+        panels = [(name, _small(picture, _PICTURE)) for name, picture in pictures]
         if class_map is not None:
             painted = colourise(class_map, colours)
             painted[class_map == nodata] = 0
-            panels.append(('map', _small(painted, 1200)))
+            panels.append(('map', _small(painted, _PICTURE, cv2.INTER_NEAREST)))
         sizes = panels[0][1].shape[1::-1]
         panels = [(name, cv2.resize(one, sizes)) for name, one in panels]
         draw_panels(files['png'], panels, legend if class_map is not None else ())
@@ -222,6 +224,9 @@ def _coloured(values: np.ndarray) -> np.ndarray:
     return picture
 
 
-def _small(picture: np.ndarray, side: int) -> np.ndarray:
-    step = -(-max(picture.shape[:2]) // side)
-    return np.ascontiguousarray(picture[::step, ::step])
+def _small(picture: np.ndarray, side: int, how: int = cv2.INTER_AREA) -> np.ndarray:
+    share = side / max(picture.shape[:2])
+    if share >= 1:
+        return picture
+    height, width = (max(round(length * share), 1) for length in picture.shape[:2])
+    return cv2.resize(picture, (width, height), interpolation=how)
