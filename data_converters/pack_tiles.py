@@ -23,6 +23,7 @@ from mmengine.registry import init_default_scope
 
 from mmrsfm.datasets.packed_tiles import PackedTileWriter
 from mmrsfm.datasets.transforms.geometry import resample_image
+from mmrsfm.datasets.transforms.load_modalities import LoadModalities
 from mmrsfm.datasets.transforms.load_multi_band_image import LoadMultiBandImage
 from mmrsfm.engine.run_config import load_config, register_scope
 from mmrsfm.errors import ConfigError, DataError, ImageSizeError
@@ -30,7 +31,7 @@ from mmrsfm.registry import DATASETS
 from mmrsfm.utils.conversion import errors_end_command
 from mmrsfm.utils.progress import progress
 
-_KNOWN = ('country', 'season', 'sensor')  # of what a sample says about itself
+_KNOWN = ('country', 'season', 'sensor', 'modalities')  # of what a sample says about itself
 
 
 def pack_tiles(
@@ -45,7 +46,9 @@ def pack_tiles(
     """Writes the images and labels of a dataset into one file.
 
     Args:
-        dataset: A dataset whose pipeline begins with :class:`mmrsfm.LoadMultiBandImage`.
+        dataset: A dataset whose pipeline begins with :class:`mmrsfm.LoadMultiBandImage`, or with
+            :class:`mmrsfm.LoadModalities`: the bands of its modalities follow one another, and one
+            that is missing is NaN.
         target: The file to write; it appears under its name when it is whole.
         dtype: Type of the values; ``None``: as they are loaded.
         size: Edge in pixels that images are resampled to (bilinear). ``None``: they are of one
@@ -61,7 +64,7 @@ def pack_tiles(
         ConfigError: The pipeline begins otherwise, or values do not fit ``dtype``.
         DataError: An image cannot be read, or has another size.
     """
-    load = _loader(dataset)
+    load = _loader(dataset, dtype)
     bad: list[str] = []
 
     def read(number: int) -> dict[str, Any] | DataError:
@@ -96,15 +99,25 @@ def pack_tiles(
     return count, bad
 
 
-def _loader(dataset: Any) -> LoadMultiBandImage:
+def _loader(dataset: Any, dtype: str | None) -> LoadMultiBandImage | LoadModalities:
     pipeline = getattr(dataset, 'pipeline', None)  # of what concatenates, none
     transforms = getattr(pipeline, 'transforms', None)
-    if not transforms or not isinstance(transforms[0], LoadMultiBandImage):
+    load = transforms[0] if transforms else None
+    if isinstance(load, LoadModalities):
+        load.invalid = 'mean'  # with a mask
+        load.to_float32 = dtype is None or np.issubdtype(np.dtype(dtype), np.floating)
+        parts = [one.load for one in load._modalities]
+        for part in parts:
+            part.to_float32 = load.to_float32
+    elif isinstance(load, LoadMultiBandImage):
+        parts = [load]
+    else:
         raise ConfigError(
-            'pack_tiles: the pipeline of the dataset must begin with mmrsfm.LoadMultiBandImage'
+            'pack_tiles: the pipeline of the dataset must begin with mmrsfm.LoadMultiBandImage or '
+            'mmrsfm.LoadModalities'
         )
-    load = transforms[0]
-    load.scale = load.offset = None  # stored numbers: the pipeline scales what it reads
+    for part in parts:
+        part.scale = part.offset = None  # stored numbers: the pipeline scales what it reads
     return load
 
 

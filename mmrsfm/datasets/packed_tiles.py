@@ -212,7 +212,8 @@ class PackedTileWriter:
                 hint='One file holds tiles of one size: cut or resample first (--size)',
             )
         assert self.dtype is not None
-        stored = np.ascontiguousarray(tile, self.dtype.newbyteorder('<'))
+        with np.errstate(invalid='ignore'):  # NaN among integers: seen below
+            stored = np.ascontiguousarray(tile, self.dtype.newbyteorder('<'))
         if tile.dtype != self.dtype and not np.array_equal(
             stored.astype(np.float64), tile.astype(np.float64), equal_nan=True
         ):

@@ -6,10 +6,17 @@ import zlib
 
 import numpy as np
 import pytest
+import torch
 from mmengine.dataset import ConcatDataset
 
 from data_converters.pack_tiles import main, pack_tiles
-from mmrsfm.datasets import BigEarthNetV2, LabelFraction, PackedTileDataset, TileDataset
+from mmrsfm.datasets import (
+    BigEarthNetV2,
+    LabelFraction,
+    PackedTileDataset,
+    PairedModalityDataset,
+    TileDataset,
+)
 from mmrsfm.datasets.label_fraction import choose_fraction
 from mmrsfm.datasets.packed_tiles import PackedTiles, PackedTileWriter
 from mmrsfm.errors import (
@@ -234,3 +241,38 @@ def test_labels_of_other_datasets(tmp_path, v2):
     assert PackedTiles(tmp_path / 'a.tiles').index['labels'][:3] == [[0], [1], [2]]
     with pytest.raises(ConfigError, match='must begin with'):
         pack_tiles(ConcatDataset([source]), tmp_path / 'b.tiles', quiet=True)
+
+
+@pytest.mark.parametrize('dtype', ['uint16', None])
+def test_pairs_of_modalities(tmp_path, dtype):
+    """As MaRS-16M: 8 bits and 16 bits, and a sensor; with floats, pixels without data."""
+    rng = np.random.default_rng(0)
+    for number in range(3):
+        rgb = rng.integers(0, 255, (3, 16, 20)).astype(np.uint8)
+        sar = rng.integers(0, 60000, (1, 16, 20)).astype(dtype or np.float32)
+        if dtype is None:
+            sar[:, :4] = np.nan
+        write_tif(tmp_path / 'rgb' / f'{number}.tif', rgb)
+        write_tif(tmp_path / 'sar' / f'{number}.tif', sar)
+    modalities = dict(rgb=dict(channels=3, names=['R', 'G', 'B']), sar=1)
+    load = dict(type='mmrsfm.LoadModalities', modalities=modalities)
+    rest = [dict(type='mmrsfm.PackInputs')]
+    pairs = PairedModalityDataset(data_root=str(tmp_path), sensor='capella', pipeline=[load, *rest])
+    expected = [pairs[number] for number in range(3)]
+    count, bad = pack_tiles(pairs, tmp_path / 'p.tiles', dtype=dtype, quiet=True)
+    assert (count, bad) == (3, [])
+    loading = dict(type='mmrsfm.LoadMultiBandImage', to_float32=dtype is None)
+    packed = PackedTileDataset(str(tmp_path / 'p.tiles'), pipeline=[loading, *rest])
+    assert packed.get_data_info(0)['modalities'] == {'rgb': 3, 'sar': 1}
+    for number, one in enumerate(expected):
+        got = packed[number]
+        assert str(got['inputs'].dtype) == f'torch.{dtype or "float32"}'
+        valid = one['data_samples'].get('valid_mask')
+        assert (valid is None) == (dtype is not None)
+        if valid is not None:
+            assert torch.equal(got['data_samples'].valid_mask, valid)
+        assert torch.equal(got['inputs'].float(), one['inputs'].float())
+        for key in ('band_names', 'sensor', 'scale'):
+            assert got['data_samples'].get(key) == one['data_samples'].get(key)
+    with pytest.raises(ConfigError, match='does not hold values'):
+        pack_tiles(pairs, tmp_path / 'q.tiles', dtype='uint8', quiet=True)
