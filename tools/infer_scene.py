@@ -5,6 +5,7 @@
 import argparse
 import sys
 from pathlib import Path
+from typing import Any
 
 from mmengine.config import Config
 from mmengine.logging import MMLogger
@@ -150,6 +151,16 @@ def main(args: argparse.Namespace) -> None:
         None if onnx else cfg, args.checkpoint, device, args.amp, args.tile_size, args.overlap,
         args.batch_size, args.features, args.image_size,
     )  # fmt: skip
+    try:
+        run(inferencer, scenes, partners, args)
+    except KeyboardInterrupt:
+        print('Finished blocks are kept: the same command goes on.', file=sys.stderr)
+        raise
+
+
+def run(
+    inferencer: Any, scenes: list[str], partners: list[list[str]], args: argparse.Namespace
+) -> None:
     for number, scene in enumerate(scenes):
         inferencer(
             scene, *(column[number] for column in partners), out_dir=args.out,

@@ -3,6 +3,9 @@
 
 from __future__ import annotations
 
+import os
+import signal
+
 import numpy as np
 import rasterio
 import torch
@@ -21,18 +24,21 @@ class ToyModel:
         reach: See above.
         inputs: What is read.
         fail_after: Tiles after which it breaks down.
+        kill: Whether the process is killed then.
     """
 
     checkpoint, palette, contract, file_bands = 'toy', None, None, None
     threshold, multi_label, amp, device = 0.5, False, False, torch.device('cpu')
 
-    def __init__(self, task='segmentation', tile_size=64, reach=0, inputs=None, fail_after=None):
+    def __init__(
+        self, task='segmentation', tile_size=64, reach=0, inputs=None, fail_after=None, kill=False
+    ):
         self.task, self.tile_size, self.reach = task, tile_size, reach
         self.inputs = tuple(inputs or [InputSpec('image')])
         self.classes = ['low', 'middle', 'high']
         self.channels = {'height': 1, 'features': None, 'classification': None}.get(task, 3)
         self.settings = {'reach': reach}
-        self.fail_after, self.seen = fail_after, []
+        self.fail_after, self.kill, self.seen = fail_after, kill, []
 
     def logits(self, arrays):
         """(K, H, W) of whole images, the truth that tiles are compared with."""
@@ -50,6 +56,8 @@ class ToyModel:
         found = []
         for tile in tiles:
             if self.fail_after is not None and len(self.seen) >= self.fail_after:
+                if self.kill:
+                    os.kill(os.getpid(), signal.SIGKILL)
                 raise RuntimeError('killed')
             self.seen.append(tile.tile.index)
             values = self.logits(tile.arrays)

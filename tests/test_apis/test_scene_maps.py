@@ -3,6 +3,7 @@
 
 import json
 import shutil
+import signal
 import warnings
 from collections import namedtuple
 
@@ -13,9 +14,10 @@ import tifffile
 from affine import Affine
 
 from mmrsfm.apis import SceneInferencer
-from mmrsfm.apis.scene.blending import profile
+from mmrsfm.apis.scene.blending import plan_blocks, profile
 from mmrsfm.apis.scene.grid import TileGrid
 from mmrsfm.errors import ConfigError, CorruptImageError, DiskSpaceError
+from tests.processes import FORK
 from tests.ranks import run_ranks
 from tests.test_apis.scenes import ToyModel, picture, read
 from tests.test_datasets.imagery import TRANSFORM, write_tif
@@ -53,6 +55,15 @@ class TestTiles:
             TileGrid(100, 100, 64, 64)
         with pytest.raises(ConfigError, match='no multiple of 5'):
             TileGrid(100, 100, 64, 0, align=5)
+
+    @pytest.mark.parametrize(('channels', 'size'), [(1, 500), (6, 20000), (40, 3000)])
+    def test_blocks_cover_the_map_and_keep_to_their_memory(self, channels, size):
+        memory = 256 << 20
+        blocks = plan_blocks(size, size, channels, 512, 384, 256, memory)
+        held = [4 * (channels + 2) * (one.region.height + 512) * one.region.width for one in blocks]
+        assert max(held) <= memory
+        assert sum(one.region.height * one.region.width for one in blocks) == size**2
+        assert all(one.region.row % 256 == one.region.col % 256 == 0 for one in blocks)
 
 
 class TestIndependenceOfTiles:
@@ -216,9 +227,11 @@ class TestReliability:
         array = picture(600, 300)
         scene = write_tif(tmp_path / 'a.tif', array)
         wanted = truth(ToyModel(reach=4), array)
-        model = ToyModel(reach=4, fail_after=50)
-        with pytest.raises(RuntimeError, match='killed'):
-            infer(scene, tmp_path / 'out', model, 16, batch_size=1)
+        model = ToyModel(reach=4, fail_after=50, kill=True)
+        process = FORK.Process(target=infer, args=(scene, tmp_path / 'out', model, 16))
+        process.start()
+        process.join(60)
+        assert process.exitcode == -signal.SIGKILL
         assert not (tmp_path / 'out/a.tif').exists()
         parts = len(list((tmp_path / 'out/.a.parts').glob('block_*.npz')))
         assert parts > 0

@@ -10,6 +10,7 @@ import torch
 from mmengine.config import Config
 from mmengine.registry import DefaultScope
 
+from mmrsfm.apis import SceneInferencer
 from mmrsfm.apis.scene.grid import Tile
 from mmrsfm.apis.scene.model import SceneModel, find_task
 from mmrsfm.apis.scene.pipeline import TilePipeline, stated_size
@@ -103,7 +104,30 @@ class TestModel:
         with torch.no_grad():
             wanted = model.model.encode_decode(values[None], [dict(img_shape=(32, 32))])[0]
         assert found[1].logits.shape == (3, 32, 32)
+        assert not tile.valid[:8].any() and tile.valid[8:].all()
         torch.testing.assert_close(found[1].logits, wanted, rtol=1e-4, atol=1e-5)
+
+    def test_what_the_config_takes_for_no_data_has_no_class(self, checkpoint, tmp_path):
+        array = reflectances(40, 40)
+        array[:, :10] = 7
+        scene = write_tif(tmp_path / 'a.tif', array, names=BANDS)
+        config = make_config()
+        config.test_dataloader.dataset.pipeline[0].nodata = 7
+        result = SceneInferencer(config, checkpoint, tile_size=32)(scene, out_dir=tmp_path / 'out')
+        found = read(result.outputs['map'])[0]
+        assert (found[:10] == 255).all() and (found[10:] < 3).all()
+
+    def test_mixed_precision(self, checkpoint):
+        array = reflectances(32, 32).transpose(1, 2, 0)
+        tile = TileInput(
+            (array,), np.ones((32, 32), bool), Tile(0, 0, 0, 32, 32), (tuple(BANDS),)
+        )  # fmt: skip
+        found = [
+            SceneModel(make_config(), checkpoint, amp=amp, tile_size=32).predict([tile])[0].logits
+            for amp in (False, True)
+        ]
+        assert found[1].dtype == torch.float32
+        assert 0 < (found[0] - found[1]).abs().max() < 0.1 * found[0].abs().max()
 
     def test_a_checkpoint_of_another_model(self, checkpoint):
         config = make_config()

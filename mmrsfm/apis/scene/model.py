@@ -157,12 +157,15 @@ class SceneModel:
             tiles: The tiles.
 
         Returns:
-            A prediction for each of them.
+            A prediction for each of them. ``valid`` of the tiles loses what the pipeline takes
+            for no data.
 
         Raises:
             DataError: If the bands are not those of the model.
         """
         samples = [self.pipeline(tile.rasters(), _name(tile)) for tile in tiles]
+        for tile, sample in zip(tiles, samples, strict=True):
+            _note_valid(tile, sample)
         data = pseudo_collate(samples)
         dtype = torch.float16 if self.device.type == 'cuda' else torch.bfloat16
         with torch.autocast(self.device.type, dtype, enabled=self.amp):
@@ -178,7 +181,7 @@ class SceneModel:
     def _prediction(self, tile: TileInput, output: Any) -> TilePrediction:
         where = tile.tile
         if self.task in OBJECT_TASKS:
-            return TilePrediction(where, instances=output.pred_instances.cpu())
+            return TilePrediction(where, instances=_full_precision(output.pred_instances.cpu()))
         if self.task == 'classification':
             return TilePrediction(where, scores=output.pred_score.float().cpu())
         if self.task == 'height':
@@ -295,6 +298,21 @@ def _len(value: Any) -> int | None:
 def _name(tile: TileInput) -> str:
     where = tile.tile
     return f'tile {where.index} at row {where.row}, column {where.col}'
+
+
+def _note_valid(tile: TileInput, sample: Mapping[str, Any]) -> None:
+    """What the loading step of the config takes for no data has no result either."""
+    mask = getattr(sample.get('data_samples'), 'valid_mask', None)
+    if mask is not None and tuple(mask.shape[-2:]) == tile.valid.shape:
+        tile.valid &= mask.any(0).numpy()
+
+
+def _full_precision(instances: Any) -> Any:
+    """Instances without numbers of 16 bits, which NumPy does not all have."""
+    for name, value in list(instances.items()):
+        if isinstance(value, torch.Tensor) and value.is_floating_point():
+            instances[name] = value.float()
+    return instances
 
 
 def _drop_pretrained(config: Any) -> None:
