@@ -93,7 +93,11 @@ def sar_w(pattern):
         (file,) = tiny_sar_w_mixmae.CONFIGS.glob(pattern)
         (folder,) = tiny_mars.data_folders(Config.fromfile(file).train_dataloader.to_dict())
         name, options = tiny_sar_w_mixmae.DATA[folder]
-        return tiny_sar_w_mixmae.tiny_config(file, MAKERS[name](root, **options))
+        data = MAKERS[name](root, **options)
+        if name == 'flood_masks' and 'mixmae' in file.stem:  # pretrained on images alone
+            for mask in data.rglob('masks/*'):
+                mask.unlink()
+        return tiny_sar_w_mixmae.tiny_config(file, data)
 
     return make
 
