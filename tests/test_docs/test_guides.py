@@ -16,8 +16,10 @@ from tests.processes import run_forked
 
 REPO = Path(__file__).resolve().parents[2]
 # The trainings of the guides, in seconds.
-SHORT = 'train_cfg.max_epochs=1 train_cfg.val_interval=1 train_dataloader.batch_size=2 ' \
-    'model.test_cfg.mode=whole model.decode_head.channels=8'  # fmt: skip
+SHORT = (
+    'train_cfg.max_epochs=1 train_cfg.val_interval=1 train_dataloader.batch_size=2 '
+    'model.test_cfg.mode=whole'
+)
 LOADERS = ' '.join(
     f'{phase}_dataloader.num_workers=0 {phase}_dataloader.persistent_workers=False'
     for phase in ('train', 'val', 'test')
@@ -68,6 +70,8 @@ def folder(tmp_path_factory):
     return folder
 
 
+# Five commands, on machines that may be busy.
+@pytest.mark.timeout(900)
 def test_own_data_from_files_to_a_tested_model(folder, monkeypatch):
     monkeypatch.setattr('mmengine.runner.runner.collect_env', dict)  # asks compilers
     found = [block for block in blocks('own_data.md', 'bash') if 'my_fields.py' in block]
@@ -93,6 +97,17 @@ def test_own_data_from_files_to_a_tested_model(folder, monkeypatch):
         assert (m.crs, m.transform, m.shape) == (source.crs, source.transform, source.shape)
         assert set(np.unique(m.read())) <= {0, 1, 2}
     assert (folder / 'maps' / 'scene.html').is_file()
+    (block,) = blocks('scenes.md', 'python')
+    for old, new in (
+        ("'config.py', 'checkpoint.pth'", "'my_fields.py', 'work_dirs/my_fields/epoch_1.pth'"),
+        ("device='cuda', amp=True", "device='cpu'"),
+        ("'maps'", "'again', bands=[1, 2, 3, 4]"),  # files of this test name no bands
+    ):
+        assert old in block
+        block = block.replace(old, new)
+    monkeypatch.chdir(folder)
+    exec(block, {})
+    assert (folder / 'again' / 'scene_probabilities.tif').is_file()
 
 
 @pytest.mark.parametrize('name', ['my_fields_net.py', 'my_fields_timm.py'])
