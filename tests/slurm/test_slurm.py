@@ -25,7 +25,7 @@ from tests.test_engine.toy import (
     write_ranked_config,
 )
 
-pytestmark = [pytest.mark.slurm, pytest.mark.timeout(240)]
+pytestmark = [pytest.mark.slurm, pytest.mark.timeout(400)]
 
 
 @pytest.fixture(scope='session')
@@ -176,7 +176,7 @@ def test_requeued_after_preemption_and_a_killed_rank(slurm, python, tmp_path):
     wait_for((tmp_path / 'reached').exists)
     urgent = ['--partition=urgent', '--exclusive', '--output=/dev/null', '--wrap=sleep 1']
     slurm.run('sbatch', *urgent, cwd=tmp_path)
-    wait_for(lambda: has_ended(slurm, job), 100)
+    wait_for(lambda: has_ended(slurm, job), 170)
     text = log.read_text()
     assert 'SIGTERM (to rank' in text, text
     assert 'status 75, restart 1: the job is queued again' in text, text
