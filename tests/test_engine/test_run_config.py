@@ -86,6 +86,25 @@ def test_visualization_of_each_library(scope, tmp_path):
     assert cfg.visualizer.type.startswith(f'{scope}.')
 
 
+def test_visualization_of_a_pretraining_algorithm(tmp_path):
+    """The visualizer of the runtime draws no predictions; its backends are kept."""
+    run_config.register_scope('mmpretrain')
+    given = dict(type='Visualizer', vis_backends=[dict(type='LocalVisBackend')])
+    for model, visualizer in (
+        ('mmrsfm.SARWMixMAE', 'mmrsfm.ReconstructionVisualizer'),
+        ('ImageClassifier', 'mmpretrain.UniversalVisualizer'),
+    ):
+        cfg = Config(
+            dict(default_scope='mmpretrain', model=dict(type=model), visualizer=dict(given))
+        )
+        run_config.enable_visualization(cfg, False, str(tmp_path), 2.0, 3)
+        assert cfg.visualizer == dict(given, type=visualizer, name='visualizer')
+    own = dict(type='mmrsfm.HeightVisualizer')
+    cfg = Config(dict(default_scope='mmseg', visualizer=dict(own)))
+    run_config.enable_visualization(cfg, False, str(tmp_path), 2.0, 3)
+    assert cfg.visualizer.type == own['type']
+
+
 def test_amp_on_a_gpu(monkeypatch):
     monkeypatch.setattr(run_config, 'is_cuda_available', lambda: True)
     cfg = Config(dict(optim_wrapper=dict(type='OptimWrapper')))

@@ -7,7 +7,11 @@ import torch
 from mmrsfm.errors import ConfigError
 from mmrsfm.layers.patches import patchify
 from mmrsfm.models.losses import MaskedReconstructionLoss
-from mmrsfm.models.losses.masked_reconstruction_loss import POINTWISE, STRUCTURAL
+from mmrsfm.models.losses.masked_reconstruction_loss import (
+    POINTWISE,
+    STRUCTURAL,
+    patch_statistics,
+)
 from mmrsfm.models.losses.ssim import structural_similarity
 
 KINDS = [*POINTWISE, *STRUCTURAL]
@@ -115,3 +119,24 @@ def test_ssim_has_all_its_digits_in_mixed_precision():
     assert structural_similarity(x.double(), y.double()).dtype == torch.float64
     mixed = structural_similarity(x, y.bfloat16())
     assert mixed.dtype == torch.float32
+
+
+@pytest.mark.parametrize('kind', ['mse', 'bce', 'ssim'])
+@pytest.mark.parametrize('norm_pix', [False, True])
+def test_predictions_as_images(kind, norm_pix):
+    """A prediction without an error becomes the image, whatever the loss leaves open."""
+    images = torch.rand(2, 3, 8, 16) * 100 + 20
+    loss = MaskedReconstructionLoss(kind, norm_pix=norm_pix, patch_size=4)
+    patches = patchify(images, (4, 4))
+    if kind == 'bce':
+        scaled = (images - images.min()) / (images.max() - images.min())
+        pred = patchify(torch.logit(scaled.clamp(1e-6, 1 - 1e-6)), (4, 4))
+    elif kind == 'ssim':
+        pred = patches * 0.01 - 7
+    elif norm_pix:
+        mean, deviation = patch_statistics(patches)
+        pred = (patches - mean) / deviation
+    else:
+        pred = patches
+    found = loss.to_images(pred, images, (2, 4))
+    assert torch.allclose(found, images, atol=0.05)

@@ -347,3 +347,29 @@ def test_published_sizes_and_predictor_initialisation():
     trainable = sum(p.numel() for p in model.parameters() if p.requires_grad)
     assert trainable == 113_755_520 - 2 * 768
     assert sum(p.numel() for p in model.predictor.parameters()) == 2_099_840
+
+
+def test_reconstructions_of_both_views():
+    """The loss of what `predict` says is that of the training: the same masks, the same numbers."""
+    model = build(terms='MsLd').eval()
+    images = torch.randn(2, 3, *SIZE)
+    noise = torch.rand(2, 2, LENGTH)
+    fields = dict(mask_noise=list(noise), scale_crop=[(4, 8, 16, 24)] * 2)
+    given = samples(**fields)
+    given[1].valid_mask = torch.ones(3, *SIZE, dtype=torch.bool)
+    given[1].valid_mask[:, :8, :8] = False
+    losses = model(images, given, mode='loss')
+    found = model(images, given, mode='predict')
+    for view, term in (('image', 'recon_orig'), ('crop', 'recon_crop')):
+        parts = [sample.reconstruction[view] for sample in found]
+        image, pred, mask = (
+            torch.stack([part[key] for part in parts]) for key in ('image', 'pred', 'mask')
+        )
+        assert image.shape == pred.shape == (2, 3, *SIZE) and mask.shape == (2, 1, *SIZE)
+        assert mask.float().mean() == pytest.approx(0.75)
+        counted = mask & image.isfinite()
+        error = (pred - image)[counted.expand_as(image)].square().mean()
+        assert error.item() == pytest.approx(losses[f'loss_{term}'].item(), rel=1e-5)
+    assert found[1].reconstruction['image']['image'][:, :8, :8].isnan().all()
+    alone = build(terms='Baseline').eval()(images, None, mode='predict')
+    assert len(alone) == 2 and set(alone[0].reconstruction) == {'image'}
