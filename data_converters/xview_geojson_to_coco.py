@@ -103,7 +103,9 @@ def read_labels(
             properties = feature['properties']
             bounds, name = properties['bounds_imcoords'], properties['image_id']
             category = _CATEGORY.get(int(properties['type_id']))
-        except (KeyError, TypeError, ValueError) as error:
+            if not isinstance(name, str):
+                raise TypeError(f'image_id is {name!r}')
+        except (KeyError, TypeError, ValueError, OverflowError) as error:
             reason = f'feature {index} lacks bounds_imcoords, image_id or type_id ({error!r})'
             raise DataError(reason, path=path) from error
         if not bounds:

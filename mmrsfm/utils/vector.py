@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -69,7 +70,7 @@ def read_polygons(path: str | Path, crs: CRS | None) -> list[VectorPolygon]:
             polygons = list(_polygons(feature.get('geometry')))
             if polygons and crs is not None and not _same(system, crs):
                 polygons = [transform_geom(system, crs, polygon) for polygon in polygons]
-        except (KeyError, TypeError, ValueError, AttributeError) as error:
+        except (LookupError, TypeError, ValueError, AttributeError, OverflowError) as error:
             raise DataError(f'feature {index} has no usable geometry ({error!r})', path=path) \
                 from error  # fmt: skip
         except CPLE_BaseError as error:  # GDAL's own, which rasterio passes on
@@ -143,6 +144,8 @@ def _polygons(geometry: dict[str, Any] | None) -> Iterator[dict[str, Any]]:
     coordinates = geometry['coordinates']
     for polygon in [coordinates] if kind == 'Polygon' else coordinates:
         rings = [[(float(p[0]), float(p[1])) for p in ring] for ring in polygon]
+        if not all(math.isfinite(value) for ring in rings for point in ring for value in point):
+            raise ValueError('a coordinate is not finite')
         if rings and len(rings[0]) >= 4:
             rings = rings[:1] + [ring for ring in rings[1:] if len(ring) >= 4]
             yield {'type': 'Polygon', 'coordinates': rings}

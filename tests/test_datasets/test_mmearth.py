@@ -492,3 +492,27 @@ class TestDamage:
             del file['metadata']
         with pytest.raises(CorruptImageError, match='no table of its tiles'):
             MMEarth(str(folder))
+
+
+@pytest.mark.parametrize(
+    ('step', 'before'),
+    [
+        (dict(type='mmrsfm.Resize', size=16), True),
+        (dict(type='mmrsfm.RandomResizedCrop', size=16), True),
+        (dict(type='mmrsfm.RandomHomography'), True),
+        (dict(type='mmrsfm.Resize', size=16, interpolation='nearest'), False),
+        (dict(type='mmrsfm.RandomCrop', size=16), False),
+    ],
+)
+def test_what_would_mix_or_misalign_is_refused(root, step, before):
+    steps = pipeline(*([step] if before else []))
+    if not before:
+        steps.insert(len(steps) - 1, step)
+    with pytest.raises(ConfigError, match='NormalizeMMEarth'):
+        MMEarth(str(root), split=None, pipeline=steps)[0]
+
+
+def test_the_nearest_numbers_may_be_taken(root):
+    step = dict(type='mmrsfm.Resize', size=16, interpolation='nearest')
+    item = MMEarth(str(root), split=None, pipeline=pipeline(step))[0]
+    assert item['inputs'].shape[1:] == (16, 16)

@@ -7,6 +7,7 @@ from mmengine.registry import init_default_scope
 from mmrsfm.datasets import AddressedDataset
 from mmrsfm.engine import TestLoop, ValLoop
 from mmrsfm.errors import CorruptImageError, DatasetNotFoundError
+from tests.ranks import run_ranks
 from tests.test_engine.test_loops import EPOCHS, build
 
 LOOPS = {'val_cfg': dict(type='mmrsfm.ValLoop'), 'test_cfg': dict(type='mmrsfm.TestLoop')}
@@ -64,3 +65,34 @@ def test_errors_of_other_libraries(tmp_path):
     with pytest.raises(DatasetNotFoundError) as caught:
         AddressedDataset(dataset | {'data_root': str(tmp_path / 'nowhere')})
     assert str(tmp_path / 'nowhere') in caught.value.path
+
+
+def _skipping_rank(rank, folder):
+    from tests.test_engine.test_loops import train
+
+    options = {
+        # Samples that one rank or the other meets first, in every epoch.
+        'train_dataloader.dataset.bad': [0, 3, 4],
+        'train_dataloader.dataset.size': 12,
+        'train_cfg.on_bad_sample': 'skip',
+        'val_cfg': None, 'val_dataloader': None, 'val_evaluator': None,
+        'model_wrapper_cfg': dict(
+            type='MMDistributedDataParallel', find_unused_parameters=True, broadcast_buffers=False
+        ),
+    }  # fmt: skip
+    runner, trace = train(folder, folder / str(rank), **(EPOCHS | options))
+    return {
+        'samples': trace.samples,
+        'steps': runner.iter,
+        'bad': runner.message_hub.get_info('bad_samples'),
+    }
+
+
+def test_two_ranks_that_skip_keep_step(tmp_path):
+    """Batch size and number of steps are the same on every rank, wherever the bad samples are."""
+    first, second = run_ranks(_skipping_rank, tmp_path, tmp_path)
+    assert first['steps'] == second['steps'] == 9  # 3 epochs of 12 samples, 2 on each rank
+    for rank in (first, second):
+        assert [len(batch) for batch in rank['samples']] == [2] * 9
+        assert not {0, 3, 4} & {one for batch in rank['samples'] for one in batch}
+        assert rank['bad'] == 12  # 0, 3 (which runs into 4) and 4 of each epoch, from all ranks
