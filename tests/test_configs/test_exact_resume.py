@@ -147,6 +147,7 @@ def config_maker(cfg, ranks, accumulate, ema, place, workers):
             loader.update(num_batch_per_epoch=STEPS, batch_size=2)
             made.train_cfg.max_epochs = 2
         else:
+            loader.pop('num_batch_per_epoch', None)
             made.train_cfg.update(max_iters=2 * STEPS, val_interval=STEPS)
         by_epoch = 'max_epochs' in made.train_cfg and every == STEPS
         made.default_hooks.checkpoint.update(
