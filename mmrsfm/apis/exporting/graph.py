@@ -172,7 +172,11 @@ def _export(
                 verbose=False,
             )
         except Exception as error:
-            raise ExportError(f'PyTorch makes no graph of it: {_reason(error)}') from error
+            sizes = shape is not None and 2 in shape
+            raise ExportError(
+                f'PyTorch makes no graph of it: {_reason(error)}'
+                + ('. Perhaps it does for a single size, without size_divisor' if sizes else '')
+            ) from error
     return program.model_proto
 
 
