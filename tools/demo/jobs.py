@@ -7,6 +7,7 @@ same files is skipped; one that was interrupted goes on; one whose files changed
 
 from __future__ import annotations
 
+import argparse
 import hashlib
 import json
 import os
@@ -176,6 +177,57 @@ def status(log: Path) -> str:
             value = f', loss {float(loss[1]):.3f}' if loss else ''
             return at + value + left
     return 'starting'
+
+
+def run_all(jobs: list[Job], threads: int) -> None:
+    """Runs jobs, as many at a time as there are cores."""
+    for first in range(0, len(jobs), threads):
+        run_jobs(jobs[first : first + threads], threads)
+
+
+def read_arguments(about: str, name: str, seeds: int) -> argparse.Namespace:
+    """The arguments of a demonstration that pretrains: ``work_dir``, ``seeds``, ``data_only``.
+
+    Args:
+        about: What the program does; its first line is shown.
+        name: The name of the default work folder, ``work_dirs/quickstart_<name>``.
+        seeds: The default number of pretraining runs.
+    """
+    parser = argparse.ArgumentParser(description=about.split('\n')[0])
+    parser.add_argument('--work-dir', type=Path, default=Path('work_dirs') / f'quickstart_{name}')
+    parser.add_argument('--seeds', type=int, default=seeds, help='pretraining runs')
+    parser.add_argument('--data-only', action='store_true', help='prepare the data and stop')
+    args = parser.parse_args()
+    if args.seeds < 1:
+        parser.error(f'--seeds must be at least 1, got {args.seeds}')
+    return args
+
+
+def base_configs() -> list[Path]:
+    """The files that configs inherit: a job whose files changed begins anew."""
+    return sorted((REPO / 'configs' / '_base_').rglob('*.py'))
+
+
+def pretrain(config: Path, work: Path, seeds: int, data: list[Path], threads: int) -> None:
+    """Pretrains once for each seed, into ``work/seed<number>``.
+
+    Args:
+        config: The config.
+        work: Folder for the runs.
+        seeds: How many.
+        data: Files that the data depend on.
+        threads: Processor cores.
+    """
+    jobs = []
+    for seed in range(seeds):
+        folder = work / f'seed{seed}'
+        command = python(
+            'train.py', config, '--work-dir', folder, '--resume', 'auto',
+            '--cfg-options', f'randomness.seed={seed}',
+        )  # fmt: skip
+        inputs = [config, *base_configs(), *data]
+        jobs.append(Job(f'seed {seed}', command, folder, 'last_checkpoint', inputs))
+    run_all(jobs, threads)
 
 
 def python(script: str, *arguments: object) -> list[str]:

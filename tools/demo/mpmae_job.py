@@ -9,7 +9,6 @@ pretraining began with. What is done is skipped.
 
 from __future__ import annotations
 
-import argparse
 import json
 import os
 import statistics
@@ -25,12 +24,15 @@ from data_mmearth import NAME, build_mmearth  # noqa: E402
 from data_sentinel2 import build_class_tiles, prepare_scene  # noqa: E402
 from jobs import (  # noqa: E402
     Job,
+    base_configs,
     cores,
     latest_checkpoint,
     prepare_once,
+    pretrain,
     python,
+    read_arguments,
+    run_all,
     run_command,
-    run_jobs,
     runner_for_tests,
     spread,
 )
@@ -190,21 +192,9 @@ def measure(work: Path, kind: str, seed: int) -> dict[str, float]:
     return {name: float(found[name]) for name in SHOWN}
 
 
-def run_all(jobs: list[Any], threads: int) -> None:
-    """Runs jobs, as many at a time as there are cores."""
-    for first in range(0, len(jobs), threads):
-        run_jobs(jobs[first : first + threads], threads)
-
-
 def main() -> None:
     """The command."""
-    parser = argparse.ArgumentParser(description=__doc__.split('\n')[0])
-    parser.add_argument('--work-dir', type=Path, default=Path('work_dirs') / 'quickstart_mpmae')
-    parser.add_argument('--seeds', type=int, default=3, help='pretraining runs')
-    parser.add_argument('--data-only', action='store_true', help='prepare the data and stop')
-    args = parser.parse_args()
-    if args.seeds < 1:
-        parser.error(f'--seeds must be at least 1, got {args.seeds}')
+    args = read_arguments(__doc__, 'mpmae', 3)
     os.chdir(REPO)
     start, work, threads = time.monotonic(), args.work_dir, cores()
     seeds = range(args.seeds)
@@ -213,23 +203,13 @@ def main() -> None:
     data = prepare_data()
     if args.data_only:
         return
-    base = sorted((REPO / 'configs' / '_base_').rglob('*.py'))
 
     print('2/4 pretraining: MP-MAE on Sentinel-2, land cover and position', flush=True)
-    jobs = []
-    for seed in seeds:
-        folder = work / f'seed{seed}'
-        command = python(
-            'train.py', PRETRAIN, '--work-dir', folder, '--resume', 'auto',
-            '--cfg-options', f'randomness.seed={seed}',
-        )  # fmt: skip
-        jobs.append(
-            Job(f'seed {seed}', command, folder, 'last_checkpoint', [PRETRAIN, *base, *data])
-        )
-    run_all(jobs, threads)
+    pretrain(PRETRAIN, work, args.seeds, data, threads)
 
     print('3/4 linear probes on tiles of a class, tested on the test strip', flush=True)
-    run_all([job for seed in seeds for job in probe_jobs(work, seed, [*base, *data])], threads)
+    inputs = [*base_configs(), *data]
+    run_all([job for seed in seeds for job in probe_jobs(work, seed, inputs)], threads)
     results = {kind: [measure(work, kind, seed) for seed in seeds] for kind in PROBES}
     checkpoint = latest_checkpoint(work / 'seed0')
     losses = {

@@ -9,7 +9,6 @@ skipped.
 
 from __future__ import annotations
 
-import argparse
 import json
 import os
 import statistics
@@ -25,13 +24,12 @@ sys.path[:0] = [str(REPO), str(REPO / 'tools' / 'demo')]
 
 from data_sarw import BANDS, build_strips  # noqa: E402
 from jobs import (  # noqa: E402
-    Job,
     cores,
     latest_checkpoint,
     prepare_once,
-    python,
+    pretrain,
+    read_arguments,
     run_command,
-    run_jobs,
     runner_for_tests,
     spread,
 )
@@ -157,13 +155,7 @@ def print_numbers(results: Results, falls: list[tuple[float, float]]) -> None:
 
 def main() -> None:
     """The command."""
-    parser = argparse.ArgumentParser(description=__doc__.split('\n')[0])
-    parser.add_argument('--work-dir', type=Path, default=Path('work_dirs') / 'quickstart_sarw')
-    parser.add_argument('--seeds', type=int, default=2, help='pretraining runs')
-    parser.add_argument('--data-only', action='store_true', help='prepare the data and stop')
-    args = parser.parse_args()
-    if args.seeds < 1:
-        parser.error(f'--seeds must be at least 1, got {args.seeds}')
+    args = read_arguments(__doc__, 'sarw', 2)
     os.chdir(REPO)
     start, work, threads = time.monotonic(), args.work_dir, cores()
 
@@ -172,20 +164,9 @@ def main() -> None:
     data = prepare_once(DATA / 'sar', build_strips, source, source / '.complete')
     if args.data_only:
         return
-    base = sorted((REPO / 'configs' / '_base_').rglob('*.py'))
 
     print('2/4 pretraining: SAR-W-MixMAE on VH and VV', flush=True)
-    jobs = []
-    for seed in range(args.seeds):
-        folder = work / f'seed{seed}'
-        command = python(
-            'train.py', CONFIG, '--work-dir', folder, '--resume', 'auto',
-            '--cfg-options', f'randomness.seed={seed}',
-        )  # fmt: skip
-        inputs = [CONFIG, *base, data]
-        jobs.append(Job(f'seed {seed}', command, folder, 'last_checkpoint', inputs))
-    for first in range(0, len(jobs), threads):
-        run_jobs(jobs[first : first + threads], threads)
+    pretrain(CONFIG, work, args.seeds, [data], threads)
 
     print('3/4 reconstruction of hidden pixels, in both areas', flush=True)
     results: Results = {'random': [], 'pretrained': [], 'training area': []}
