@@ -114,7 +114,7 @@ def test_the_wheel_holds_copies_and_no_rubbish(wheel):
         assert f'mmrsfm/.mim/{path.relative_to(source)}' in names
     assert 'mmrsfm/.mim/model-index.yml' in names
     assert 'mmrsfm/.mim/tools/env.sh' in names
-    assert 'mmrsfm/py.typed' in names
+    assert 'mmrsfm/py.typed' in names and 'mmrsfm/visualization/scene_page.html' in names
     assert any(name.endswith('licenses/NOTICE') for name in names)
     assert not [name for name in names if '__pycache__' in name or name.startswith('tests')]
     modules = {str(path.relative_to(source)) for path in (source / 'mmrsfm').rglob('*.py')}
