@@ -76,8 +76,8 @@ class CellProduct(RowProduct):
                 scores.append(row)
         count = len(scores[0]) if scores else len(self.model.classes or ())
         values = np.array(scores, np.float64).reshape(len(cells), count)
-        named = list(self.model.classes or ())
-        names = named + [f'class_{number}' for number in range(len(named), count)]
+        self.names += [f'class_{number}' for number in range(len(self.names), count)]
+        names = self.names
         labels = values.argmax(1) if count and len(cells) else np.zeros(len(cells), np.int64)
         best = values[np.arange(len(cells)), labels]
         polygons = np.empty(len(cells), object)

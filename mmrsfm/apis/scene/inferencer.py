@@ -249,7 +249,7 @@ class SceneInferencer:
             scenes = [path for path in source.paths if path is not None]
             model = self.model
             outputs |= write_pages(
-                out, stem, scenes, product.region, model.classes, model.palette, product.objects,
+                out, stem, scenes, product.region, product.names, model.palette, product.objects,
                 outputs.get('map'), self._facts(times), source.file_bands,
             )  # fmt: skip
         times.writing += time.perf_counter() - begin

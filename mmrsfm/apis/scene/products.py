@@ -39,6 +39,7 @@ class Product(ABC):
         settings: What of the results is asked, for the digest of the run.
         info: What is reported of them.
         objects: Once they are written, what can be outlined in a picture; ``None``: nothing.
+        names: Names of the classes; where nobody says them, numbers, once they are known.
     """
 
     units: list[int]
@@ -47,6 +48,7 @@ class Product(ABC):
 
     def __init__(self, model: Any, source: SceneSource, overlap: int, align: int = 1) -> None:
         self.model, self.source = model, source
+        self.names: list[str] = list(model.classes or ())
         self.scene = Region(0, 0, source.height, source.width)
         wanted = self.scene if source.area is None else source.area.region
         row, col = wanted.row // align * align, wanted.col // align * align
