@@ -7,8 +7,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from rasterio.errors import RasterioError
-
 from mmrsfm.errors import CorruptImageError
 
 
@@ -30,6 +28,8 @@ def decoding(path: str | Path, band: str | int | None = None) -> Iterator[None]:
     Raises:
         CorruptImageError: If the file cannot be opened or decoded.
     """
+    from rasterio.errors import RasterioError  # not before it is needed: it takes a while
+
     try:
         yield
     except RasterioError as error:
