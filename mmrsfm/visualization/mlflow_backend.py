@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from importlib import import_module
 from typing import Any
 
 import numpy as np
@@ -30,13 +31,14 @@ class MLflowVisBackend(BaseMLflowVisBackend):
 
     def __init__(self, save_dir: str, tracking_uri: str | None = None, **kwargs: Any) -> None:
         super().__init__(save_dir, tracking_uri=tracking_uri, **kwargs)
+        self._given_uri = tracking_uri
 
     def _init_env(self) -> None:
         try:
-            import mlflow
+            mlflow: Any = import_module('mlflow')
         except ImportError as error:
             raise MissingDependencyError('MLflowVisBackend needs: pip install mlflow') from error
-        self._tracking_uri = self._tracking_uri or mlflow.get_tracking_uri()
+        self._tracking_uri: Any = self._given_uri or mlflow.get_tracking_uri()
         super()._init_env()
 
     @force_init_env
