@@ -145,8 +145,9 @@ def has_ended(slurm, job):
     """Whether a job has; one that waits to be started again is started."""
     # Slurm itself would wait for two minutes.
     slurm.run('scontrol', 'update', f'jobid={job}', 'starttime=now')
-    state = slurm.run('squeue', '--noheader', f'--jobs={job}', '--format=%T').stdout
-    return not state.strip() or 'COMPLETING' in state
+    found = slurm.run('squeue', '--noheader', f'--jobs={job}', '--format=%T')
+    # COMPLETING is also what comes before it waits.
+    return found.returncode == 0 and not found.stdout.strip()
 
 
 def test_requeued_after_preemption_and_a_killed_rank(slurm, python, tmp_path):
