@@ -42,5 +42,6 @@ class SkippingBatchSampler:
         return len(self.batch_sampler)
 
     def __iter__(self) -> Iterator[Any]:
+        # When the first batch is asked for: a data loader with workers makes two iterators.
         skip, self.skip = self.skip, 0
-        return islice(self.batch_sampler, skip, None)
+        yield from islice(self.batch_sampler, skip, None)
