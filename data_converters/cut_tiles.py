@@ -16,6 +16,7 @@ gives ``data/my_scene/{images,labels}/{train,val,test}/<row>_<column>.tif`` and
 from __future__ import annotations
 
 import argparse
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -122,18 +123,21 @@ def _refuse_other_cut(target: Path, jobs: Sequence[tuple], size: int) -> None:
 def _write_window(
     source: rasterio.DatasetReader, path: Path, window: Window, compress: str | None
 ) -> None:
+    floating = np.issubdtype(source.dtypes[0], np.floating)
+    # A tile beside the swath of a radar is without data; the readers want to be told so.
+    nodata = math.nan if floating and source.nodata is None else source.nodata
     profile = {
         'driver': 'GTiff', 'count': source.count, 'dtype': source.dtypes[0], 'crs': source.crs,
         'transform': source.window_transform(window), 'width': window.width,
-        'height': window.height, 'nodata': source.nodata, 'interleave': 'pixel',
+        'height': window.height, 'nodata': nodata, 'interleave': 'pixel',
     }  # fmt: skip
     if compress:
         profile.update(compress=compress, tiled=True, blockxsize=256, blockysize=256)
     with decoding(source.name):
         values = source.read(window=window)
     # Strips come first: a tile may be without data, a whole part of the scene may not.
-    whole = path.parent.name == 'strips' and np.issubdtype(values.dtype, np.floating)
-    if whole and not np.isfinite(values).any():
+    whole = path.parent.name == 'strips'
+    if floating and whole and not np.isfinite(values).any():
         raise CorruptImageError(
             f'holds nothing but NaN in rows {window.row_off} to '
             f'{window.row_off + window.height - 1} ({path.stem})',

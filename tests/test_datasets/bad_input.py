@@ -45,6 +45,7 @@ class Case:
         root: Folder below the tree that is ``data_root``.
         changes: Of the dataset config.
         phase: Whose dataset.
+        pair: Whether images and partners are modalities, of which one may be without data.
         leaves: Failures that are none for this dataset, with the reason.
     """
 
@@ -58,6 +59,7 @@ class Case:
     root: str = ''
     changes: dict[str, Any] = field(default_factory=dict)
     phase: str = 'train'
+    pair: bool = False
     leaves: dict[str, str] = field(default_factory=dict)
 
 
@@ -271,11 +273,11 @@ CASES: dict[str, Case] = {
     ),
     'ScenePairDataset': Case(
         'scene_labels_256px.py', ('scene_labels', dict(count=1)), 'train/rgb/*/*',
-        partner='train/sar/*/*', changes=dict(on_missing='error'),
+        partner='train/sar/*/*', pair=True, changes=dict(on_missing='error'),
     ),
     'ScenePairDataset-json': Case(
         'scene_multilabels_256px.py', ('scene_multilabels', _SMALL), 'rgb/*',
-        index='train.json', partner='sar/*', changes=dict(on_missing='error'),
+        index='train.json', partner='sar/*', pair=True, changes=dict(on_missing='error'),
     ),
     # Pretraining
     'TileDataset': Case(
@@ -288,12 +290,13 @@ CASES: dict[str, Case] = {
     ),
     'MaRS16M': Case(
         'mars16m_512px.py', ('mars_16m', dict(count=1, size=48)), 'Capella_patches/rgb/*.tif',
-        partner='Capella_patches/sar/*.tif', changes=dict(sensors=['capella'], on_missing='keep'),
+        partner='Capella_patches/sar/*.tif', pair=True,
+        changes=dict(sensors=['capella'], on_missing='keep'),
         leaves=dict.fromkeys(('missing_image', 'missing_partner', 'no_images'), 'kept: see there'),
     ),
     'PairedModalityDataset': Case(
         dict(type='mmrsfm.PairedModalityDataset', data_prefix=dict(rgb='rgb', sar='sar')),
-        lambda root: _pairs(root, None), 'rgb/*', partner='sar/*',
+        lambda root: _pairs(root, None), 'rgb/*', partner='sar/*', pair=True,
     ),
     'GUSODataset': Case(
         dict(type='mmrsfm.GUSODataset', parts='urban-train', homography_dir='h'),
@@ -332,20 +335,20 @@ CASES: dict[str, Case] = {
         dict(type='mmrsfm.EarthMissDataset', cities=['Louisville']),
         ('earthmiss', dict(count=1, size=48)),
         'America-Louisville/images/RGB/*', labels='America-Louisville/masks/*',
-        partner='America-Louisville/images/SAR/*', scope='mmseg',
+        partner='America-Louisville/images/SAR/*', pair=True, scope='mmseg',
     ),
     'DFC25Dataset': Case(
         'dfc25_512px.py', ('dfc25', _SMALL), 'train/pre-event/*', labels='train/target/*',
-        index='train_setlevel.txt', partner='train/post-event/*', scope='mmseg',
+        index='train_setlevel.txt', partner='train/post-event/*', pair=True, scope='mmseg',
     ),
     'MultiModalSegDataset': Case(
         dict(type='mmrsfm.MultiModalSegDataset',
              data_prefix=dict(rgb='rgb', sar='sar', seg_map_path='label')),
-        _pairs, 'rgb/*', labels='label/*', partner='sar/*', scope='mmseg',
+        _pairs, 'rgb/*', labels='label/*', partner='sar/*', pair=True, scope='mmseg',
     ),
     'DFC23HeightDataset': Case(
         'dfc23_height_512px.py', ('dfc23', _SMALL), 'train/rgb/*', labels='train/dsm/*',
-        partner='train/sar/*', scope='mmseg',
+        partner='train/sar/*', pair=True, scope='mmseg',
     ),
     # Change detection
     'OSCD_RGB_CD_Dataset': Case('oscd_224px.py', ('oscd', _SMALL), **_CD),
@@ -378,7 +381,7 @@ CASES: dict[str, Case] = {
     ),
     'UBCv2Dataset': Case(
         'ubcv2_512px.py', ('ubcv2', _SMALL), 'train/rgb/*',
-        index='annotations/*train*.json', partner='train/sar/*', scope='mmdet',
+        index='annotations/*train*.json', partner='train/sar/*', pair=True, scope='mmdet',
     ),
     'CocoDataset': Case(
         'yellowstone_demo_ins_192px.py', _coco, 'train/images/*', index='train.json', **_DETECTION
@@ -540,7 +543,13 @@ def _bands(case: Case, root: Path) -> Path:
 
 
 def _nan(case: Case, root: Path) -> Path:
-    path = first(root, case.images)
+    path = _without_numbers(first(root, case.images))
+    if case.pair:
+        _without_numbers(first(root, case.partner or ''))
+    return path
+
+
+def _without_numbers(path: Path) -> Path:
     if path.suffix == '.npy':
         array = np.load(path)
         path.unlink()

@@ -98,6 +98,49 @@ def test_a_missing_modality_is_wholly_invalid(pair, missing, absent):
         load(paths, allow_missing=False)
 
 
+@pytest.mark.parametrize('invalid', ['mean', 'nan'])
+@pytest.mark.parametrize('missing', ['rgb', 'sar'])
+def test_a_file_of_nothing_but_nan_is_a_missing_modality(tmp_path, pair, missing, invalid, capsys):
+    """Beside the swath of a radar, say; nobody has to declare a no-data value."""
+    count = PAIR[missing]
+    blank = np.full((count, 24, 20), np.nan, 'float32')
+    expected = load({**pair, missing: None}, invalid=invalid)
+    paths = {**pair, missing: write_tif(tmp_path / 'blank' / 'a.tif', blank)}
+    found = load(paths, invalid=invalid)
+    assert np.array_equal(found['img'], expected['img'], equal_nan=True)
+    assert ('valid_mask' in found) == ('valid_mask' in expected) == (invalid == 'mean')
+    if invalid == 'mean':
+        assert np.array_equal(found['valid_mask'], expected['valid_mask'])
+    # Said once, so that a conversion that failed for every file is seen.
+    assert capsys.readouterr().out.count('blank/a.tif holds nothing but NaN') == 1
+    load(paths)
+    assert 'nothing but NaN' not in capsys.readouterr().out
+    for strict in (
+        dict(allow_missing=False),
+        dict(modalities={**PAIR, missing: dict(channels=count, all_nan='error')}),
+    ):
+        with pytest.raises(CorruptImageError, match=r'blank.a\.tif: holds nothing but NaN'):
+            load(paths, **strict)
+
+
+def test_a_sample_without_any_number_is_an_error(tmp_path, pair):
+    rgb, sar = (np.full((count, 24, 20), np.nan, 'float32') for count in (3, 1))
+    blank = {'rgb': write_tif(tmp_path / 'x.tif', rgb), 'sar': write_tif(tmp_path / 'y.tif', sar)}
+    for paths in (blank, {'sar': blank['sar']}):
+        with pytest.raises(CorruptImageError, match='nothing but NaN') as caught:
+            load(paths)
+        assert caught.value.path == next(iter(paths.values()))
+    assert not load((blank, (0, 0, 4, 4)))['valid_mask'].any()  # a window of a scene
+    blank['rgb'] = write_tif(tmp_path / 'declared.tif', rgb, nodata=np.nan)
+    assert not load(blank)['valid_mask'].any()
+    # Of files of one band each, one without numbers is a band without data.
+    bands = [write_tif(tmp_path / f'{i}.tif', numbers(1, dtype='float32')) for i in range(2)]
+    found = load({**pair, 'rgb': [blank['sar'], *bands]})
+    assert found['valid_mask'].all(axis=(0, 1)).tolist() == [False, True, True, True]
+    with pytest.raises(CorruptImageError, match=r'y\.tif'):
+        load({'rgb': [blank['sar']] * 3})
+
+
 def test_no_data_of_one_modality(tmp_path, pair):
     array = numbers(1, dtype='float32')
     array[0, :4] = np.nan

@@ -10,7 +10,7 @@ import numpy as np
 
 from mmrsfm.datasets.raster import Raster, Window, image_shape, read_raster
 from mmrsfm.datasets.transforms.geometry import resample_image
-from mmrsfm.datasets.transforms.load_multi_band_image import refuse_nan
+from mmrsfm.datasets.transforms.load_multi_band_image import check_nan
 from mmrsfm.errors import BandMismatchError, ImageNotFoundError, ImageSizeError
 
 
@@ -19,6 +19,7 @@ def read_band_files(
     names: tuple[str, ...] | None,
     window: Window | None,
     missing: str = 'error',
+    all_nan: str = 'error',
 ) -> Raster:
     """Reads single-band files of one scene and resamples them to the finest of them.
 
@@ -31,15 +32,17 @@ def read_band_files(
             everything.
         missing: ``'error'``; ``'invalid'``: a band whose file is not there is NaN, as long as one
             is there.
+        all_nan: What a file is that holds nothing but NaN: ``'error'``, or ``'invalid'``, as it is.
 
     Raises:
+        CorruptImageError: A file cannot be decoded, or holds nothing but NaN.
         ImageNotFoundError: A file is not there.
         BandMismatchError: A file holds more than one band.
         ImageSizeError: The shapes do not belong to one scene.
     """
     there = [path for path in paths if missing == 'error' or Path(path).exists()]
     if len(there) < len(paths):
-        return _with_gaps(paths, there, names, window)
+        return _with_gaps(paths, there, names, window, all_nan)
     rasters = []
     shapes = [image_shape(path) for path in paths]
     finest = max(shapes)
@@ -60,7 +63,7 @@ def read_band_files(
                 f'one band a file is expected, got {raster.array.shape[2]}', path=path
             )
         band = None if names is None else names[position]
-        refuse_nan(raster.array, raster.nodata, finest, path, band)
+        check_nan(raster.array, raster.nodata, finest, path, band, all_nan)
         rasters.append(raster)
     first = rasters[shapes.index(finest)]
     array = np.concatenate([raster.array for raster in rasters], axis=2)
@@ -80,10 +83,11 @@ def _with_gaps(
     there: Sequence[str],
     names: tuple[str, ...] | None,
     window: Window | None,
+    all_nan: str,
 ) -> Raster:
     if not there:
         raise ImageNotFoundError(f'no such file, nor any of the {len(paths)} bands', path=paths[0])
-    raster = read_band_files(there, None, window)
+    raster = read_band_files(there, None, window, all_nan=all_nan)
     array = np.full((*raster.array.shape[:2], len(paths)), np.nan, np.float32)
     at = [position for position, path in enumerate(paths) if path in there]
     array[..., at] = raster.array

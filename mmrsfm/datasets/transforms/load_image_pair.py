@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from mmcv.transforms import BaseTransform
 
-from mmrsfm.datasets.transforms.load_multi_band_image import LoadMultiBandImage, refuse_nan
+from mmrsfm.datasets.transforms.load_multi_band_image import LoadMultiBandImage, check_nan
 from mmrsfm.errors import (
     BandMismatchError,
     ConfigError,
@@ -39,7 +39,7 @@ class LoadImagePair(BaseTransform):
             the file's.
         bands: Bands to load, by name or one-based number.
         **options: Of :class:`mmrsfm.LoadMultiBandImage` (``nodata``, ``scale``, ...), for files; an
-            array of four axes has none of them but ``nodata``, a number.
+            array of four axes has none of them but ``nodata``, a number, and ``all_nan``.
 
     Raises:
         DataError: One of its subclasses with the path: missing, corrupt, other bands, two sizes.
@@ -104,7 +104,7 @@ class LoadImagePair(BaseTransform):
         if nodata is not None:
             valid &= pair != nodata
         for date in pair:
-            refuse_nan(date.transpose(1, 2, 0), (), date.shape[1:], path)
+            check_nan(date.transpose(1, 2, 0), (), date.shape[1:], path, all_nan=self.load.all_nan)
         pair[~valid] = 0
         if names is not None:
             results['band_names'] = tuple(names[position] for position in chosen)

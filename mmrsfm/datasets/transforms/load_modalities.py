@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from copy import copy
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,7 +13,13 @@ from mmcv.transforms import BaseTransform
 
 from mmrsfm.datasets.transforms import geometry
 from mmrsfm.datasets.transforms.load_multi_band_image import LoadMultiBandImage
-from mmrsfm.errors import BandMismatchError, ConfigError, DataError, ImageSizeError
+from mmrsfm.errors import (
+    BandMismatchError,
+    ConfigError,
+    CorruptImageError,
+    DataError,
+    ImageSizeError,
+)
 from mmrsfm.registry import TRANSFORMS
 
 INVALID = ('mean', 'nan')
@@ -32,9 +39,11 @@ class LoadModalities(BaseTransform):
 
     Required key: ``modality_paths``, a mapping from the name of a modality to its file (or to a
     list of files of one band each). A modality that is not in it, or ``None``, is missing in this
-    sample: its channels are there, and wholly invalid. Optional keys: ``window`` (row, column,
-    height, width), the same for all; ``rasters``: from the name of a modality to what was read of
-    it before (``raster`` of :class:`mmrsfm.LoadMultiBandImage`).
+    sample: its channels are there, and wholly invalid. So is one whose file holds nothing but NaN,
+    as a tile beside the swath of a radar (the log names the first; ``all_nan='error'`` of a
+    modality makes it an error), as long as another modality has something. Optional keys:
+    ``window`` (row, column, height, width), the same for all; ``rasters``: from the name of a
+    modality to what was read of it before (``raster`` of :class:`mmrsfm.LoadMultiBandImage`).
 
     Added keys: ``img`` (H, W, C), ``valid_mask`` (H, W, C) bool where something is invalid,
     ``band_names``, ``modalities`` (name to number of channels), ``value_scale``, ``value_offset``,
@@ -84,7 +93,7 @@ class LoadModalities(BaseTransform):
                 + (' (integers hold no NaN)' if invalid == 'nan' else '')
             )
         self._modalities = [
-            _parse(name, value, to_float32 or invalid == 'nan')
+            _parse(name, value, to_float32 or invalid == 'nan', allow_missing)
             for name, value in modalities.items()
         ]
         self.band_names = tuple(band for one in self._modalities for band in one.names)
@@ -110,6 +119,8 @@ class LoadModalities(BaseTransform):
                 given = {'window': results.get('window')}
                 given['raster'] = results.get('rasters', {}).get(one.name)
                 loaded[one.name] = self._load(one, paths[one.name], given)
+        if 'rasters' not in results:
+            self._check_any(paths, loaded, results.get('window'))
         results.pop('rasters', None)
         first = next(iter(loaded.values()))
         size = first['img'].shape[:2]
@@ -162,6 +173,25 @@ class LoadModalities(BaseTransform):
                 path=where,
                 hint='LoadModalities(allow_missing=True) goes on without it',
             )
+
+    def _check_any(
+        self, paths: Mapping[str, Any], loaded: Mapping[str, dict[str, Any]], window: Any
+    ) -> None:
+        """Raises for a sample of whose files none holds a number."""
+        masks = [sample.get('valid_mask') for sample in loaded.values()]
+        if any(mask is None or mask.any() for mask in masks):
+            return
+        errors = []
+        for one in self._modalities:
+            if one.name in loaded:
+                strict = copy(one.load)
+                strict.all_nan = 'error'
+                try:
+                    strict.transform({'img_path': paths[one.name], 'window': window})
+                except CorruptImageError as error:
+                    errors.append(error)
+        if len(errors) == len(loaded):  # otherwise a file declares that it holds no data
+            raise errors[0]
 
     def _load(self, one: _Modality, path: Any, given: dict[str, Any]) -> dict[str, Any]:
         sample = {key: value for key, value in given.items() if value is not None}
@@ -220,7 +250,9 @@ class LoadModalities(BaseTransform):
         )
 
 
-def _parse(name: str, value: int | Mapping[str, Any], to_float32: bool) -> _Modality:
+def _parse(
+    name: str, value: int | Mapping[str, Any], to_float32: bool, allow_missing: bool
+) -> _Modality:
     options: dict[str, Any] = dict(value) if isinstance(value, Mapping) else {'channels': value}
     channels = options.pop('channels', None)
     if not isinstance(channels, int) or channels < 1:
@@ -233,6 +265,7 @@ def _parse(name: str, value: int | Mapping[str, Any], to_float32: bool) -> _Moda
         raise ConfigError(
             f'LoadModalities: modality {name!r} has {channels} channel(s), but the names {names!r}'
         )
+    options.setdefault('all_nan', 'invalid' if allow_missing else 'error')
     try:
         load = LoadMultiBandImage(**options, to_float32=to_float32)
     except TypeError as error:

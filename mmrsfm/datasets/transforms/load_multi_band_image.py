@@ -3,12 +3,14 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from mmcv.transforms import BaseTransform
+from mmengine.logging import print_log
 
 from mmrsfm.datasets.raster import BACKENDS, Raster, read_raster
 from mmrsfm.datasets.transforms.geometry import fill_invalid
@@ -17,6 +19,8 @@ from mmrsfm.registry import TRANSFORMS
 
 # Types that torch can collate and move; others are converted to float32.
 _WIRE_TYPES = ('uint8', 'int8', 'int16', 'uint16', 'int32', 'float32')
+
+_TOLD: set[Path] = set()  # folders of which a file of nothing but NaN was named
 
 
 @TRANSFORMS.register_module()
@@ -57,8 +61,10 @@ class LoadMultiBandImage(BaseTransform):
             wholly ``'invalid'`` (as long as one band is there).
         max_invalid: Largest share of pixels, in [0, 1], that may be invalid in a band; above it the
             sample is a :class:`CorruptImageError`, which the policy of the run (``raise`` or
-            ``skip``) deals with. 0: no NaN at all. ``None``: any share. A whole file of NaN is an
-            error in any case, unless it declares NaN as its no-data value.
+            ``skip``) deals with. 0: no NaN at all. ``None``: any share.
+        all_nan: What a file is that holds nothing but NaN or infinities, and does not declare NaN
+            as its no-data value: an ``'error'``, or an image (of a list: a band) that is wholly
+            ``'invalid'``. A window may lie where a scene has no data, in either case.
 
     Raises:
         DataError: One of its subclasses, with path and band: missing, corrupt, wrong bands, wrong
@@ -79,6 +85,7 @@ class LoadMultiBandImage(BaseTransform):
         to_float32: bool = True,
         missing: str = 'error',
         max_invalid: float | None = None,
+        all_nan: str = 'error',
     ) -> None:
         if backend not in BACKENDS:
             raise ConfigError(f'LoadMultiBandImage: backend must be one of {BACKENDS}')
@@ -92,6 +99,8 @@ class LoadMultiBandImage(BaseTransform):
             raise ConfigError('LoadMultiBandImage: bands names no band; None loads all')
         if missing not in ('error', 'invalid'):
             raise ConfigError("LoadMultiBandImage: missing must be 'error' or 'invalid'")
+        if all_nan not in ('error', 'invalid'):
+            raise ConfigError("LoadMultiBandImage: all_nan must be 'error' or 'invalid'")
         if max_invalid is not None and not 0 <= max_invalid <= 1:
             raise ConfigError(f'LoadMultiBandImage: max_invalid is in [0, 1], got {max_invalid}')
         self.bands = None if bands is None else list(bands)
@@ -106,6 +115,7 @@ class LoadMultiBandImage(BaseTransform):
         self.to_float32 = to_float32
         self.missing = missing
         self.max_invalid = max_invalid
+        self.all_nan = all_nan
 
     def transform(self, results: dict[str, Any]) -> dict[str, Any]:
         """Reads the image; see the class."""
@@ -121,7 +131,7 @@ class LoadMultiBandImage(BaseTransform):
             path = path[0]
         else:
             raster = read_raster(path, self.bands, names, window, self.backend, self.npy_order)
-            refuse_nan(raster.array, raster.nodata, raster.full_shape, path)
+            check_nan(raster.array, raster.nodata, raster.full_shape, path, all_nan=self.all_nan)
         image = raster.array
         if self.expected_size is not None and image.shape[:2] != self.expected_size:
             raise ImageSizeError(
@@ -169,7 +179,9 @@ class LoadMultiBandImage(BaseTransform):
 
         positions = select_bands(len(paths), self.bands, names, paths[0])
         chosen = None if names is None else tuple(names[i] for i in positions)
-        return read_band_files([paths[i] for i in positions], chosen, window, self.missing)
+        return read_band_files(
+            [paths[i] for i in positions], chosen, window, self.missing, self.all_nan
+        )
 
     def _check_invalid(
         self, valid: np.ndarray, names: Sequence[str] | None, path: str | Path
@@ -246,14 +258,18 @@ class LoadMultiBandImage(BaseTransform):
         return f'{type(self).__name__}({options})'
 
 
-def refuse_nan(
+def check_nan(
     array: np.ndarray,
     nodata: Sequence[float | None],
     full_shape: Sequence[int],
     path: str | Path,
     band: str | int | None = None,
+    all_nan: str = 'error',
 ) -> None:
-    """Raises for a file that holds nothing but NaN, and does not say that this is on purpose.
+    """Finds a file that holds nothing but NaN, and does not say that this is on purpose.
+
+    A single image without a number teaches nothing, and mostly is one that a program failed to
+    write. Of several modalities one may be missing: :class:`mmrsfm.LoadModalities` takes it so.
 
     Args:
         array: (H, W, ...), what was read.
@@ -261,9 +277,10 @@ def refuse_nan(
         full_shape: (H, W) of the file: a window may lie where a scene has no data.
         path: The file.
         band: The band, where it is a single one.
+        all_nan: ``'error'``; or ``'invalid'``: the log names the first such file of a folder.
 
     Raises:
-        CorruptImageError: There is no finite number.
+        CorruptImageError: There is no finite number, and that is an error.
     """
     # Almost always the first number is finite: nothing else is looked at.
     if not array.size or not np.issubdtype(array.dtype, np.floating) or np.isfinite(array.flat[0]):
@@ -271,12 +288,23 @@ def refuse_nan(
     declared = any(value is not None and np.isnan(value) for value in nodata)
     if declared or array.shape[:2] != tuple(full_shape) or np.isfinite(array).any():
         return
-    raise CorruptImageError(
-        'holds nothing but NaN or infinities',
-        path=path,
-        band=band,
-        hint='Leave the file out, or declare NaN as its no-data value if that is meant',
-    )
+    if all_nan == 'error':
+        raise CorruptImageError(
+            'holds nothing but NaN or infinities',
+            path=path,
+            band=band,
+            hint="Leave the file out (train_cfg: on_bad_sample='skip' does), or, if that is meant, "
+            "declare NaN as its no-data value or load it with all_nan='invalid'",
+        )
+    folder = Path(path).parent
+    if folder not in _TOLD:
+        _TOLD.add(folder)
+        print_log(
+            f'{path} holds nothing but NaN or infinities and is taken as missing; no further file '
+            'of this folder is named (by this process)',
+            logger='current',
+            level=logging.WARNING,
+        )
 
 
 def _as_stored(value: float | None, dtype: np.dtype) -> Any:
