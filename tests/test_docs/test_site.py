@@ -152,6 +152,23 @@ def test_all_guides_and_methods_are_in_the_navigation(tools):
     assert docs | readmes <= named
 
 
+def test_the_sidebar_shows_every_page(tools):
+    """Material makes the first README.md or index.md of a section its heading: no other entry."""
+
+    def check(entries):
+        heads = [page for page in entries if isinstance(page, str)]
+        assert heads in ([], entries[:1]), entries
+        for entry in entries[len(heads) :]:
+            ((title, page),) = entry.items()
+            if isinstance(page, list):
+                check(page)
+            elif re.search(r'(?:^|/)(?:README|index)\.md$', page):
+                assert heads, f'{title}: this page would hide behind the heading of its section'
+
+    text = (REPO / 'mkdocs.yml').read_text().partition('\nnav:\n')[2]
+    check(yaml.safe_load(text))
+
+
 def test_every_public_module_is_in_the_reference(tools):
     _, reference, _ = tools
     shown = ''.join(reference.reference_pages(REPO).values())
@@ -208,7 +225,7 @@ def test_links_are_those_of_the_repository(tools, tmp_path):
         '```\n[x](../configs/x)\n```\n'
     )
     assert table.rewrite(text, 'docs/a.md') == (
-        '[x](configs/x/README.md) [y](configs/index.md#configs-x-y) [c](configs/x/y/c.py.txt) '
+        '[x](configs/x/README.md) [y](configs/all.md#configs-x-y) [c](configs/x/y/c.py.txt) '
         '[n](NOTICE.txt) [r](index.md#use) ![b](b.jpg) [u](https://h/x.md) [a](#here)\n'
         '```\n[x](../configs/x)\n```\n'
     )  # fmt: skip

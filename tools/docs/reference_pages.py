@@ -22,6 +22,7 @@ NO_COMMANDS = (
     'tools/docs/',
     'tools/env.sh',
     'tools/slurm_run.sh',
+    'tools/slurm_job.sh',
     'tools/mpi_run.sh',
 )
 REGISTERED = re.compile(r'\b([A-Z][A-Z_]+)\.register_module\(\)')

@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 # The page with a heading for every folder of configs: what a link to such a folder means.
-CONFIGS_PAGE = 'configs/index.md'
+CONFIGS_PAGE = 'configs/all.md'
 
 FENCE = re.compile(r'^( *)(```+|~~~+)', re.MULTILINE)
 LINK = re.compile(r'(!?\[[^\]\n]*\]\()([^()\s]+)(\))')
