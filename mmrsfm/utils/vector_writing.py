@@ -39,6 +39,10 @@ _LOCAL = (
     'Coordinates of the transform of the image, not longitude and latitude: the image names no '
     'coordinate reference system.'
 )
+_ENGINEERING = (
+    'Coordinates of the image in a local system of its own, not longitude and latitude: nothing '
+    'says where on the earth it lies.'
+)
 
 
 def to_map(polygons: np.ndarray, transform: Affine) -> np.ndarray:
@@ -62,7 +66,8 @@ def to_longitude_latitude(polygons: np.ndarray, crs: CRS) -> np.ndarray:
     """Takes polygons from a coordinate reference system to longitude and latitude on WGS 84.
 
     A polygon that crosses the antimeridian is cut there into a multipolygon, as RFC 7946 (3.1.9)
-    demands.
+    demands; longitudes beyond it, of images that count them from 0 to 360 degrees, come back by
+    whole turns.
 
     Args:
         polygons: Shapely polygons and multipolygons (N,).
@@ -90,9 +95,17 @@ def to_longitude_latitude(polygons: np.ndarray, crs: CRS) -> np.ndarray:
     moved = shapely.transform(polygons, project)
     bounds = shapely.bounds(moved).reshape(-1, 4)
     # No object goes around half of the globe: one that seems to crosses the antimeridian.
-    for number in np.flatnonzero(bounds[:, 2] - bounds[:, 0] > 180):
-        moved[number] = _cut_at_antimeridian(moved[number])
+    around = bounds[:, 2] - bounds[:, 0] > 180
+    beyond = (bounds[:, 0] < -180) | (bounds[:, 2] > 180)
+    for number in np.flatnonzero(around | beyond):
+        turns = 0.0 if around[number] else np.floor((bounds[number, 0] + 180) / 360)
+        moved[number] = _cut_at_antimeridian(moved[number], 360 * turns, bool(around[number]))
     return shapely.orient_polygons(moved)
+
+
+def is_local(crs: CRS) -> bool:
+    """Whether a system is one of engineering, which has no place on the earth."""
+    return crs.to_wkt().startswith(('LOCAL_CS', 'ENGCRS', 'ENGINEERINGCRS'))
 
 
 def write_geojson(
@@ -110,8 +123,9 @@ def write_geojson(
         path: The file; it appears when it is complete. Without polygons it is a valid one.
         polygons: Shapely polygons and multipolygons in pixels; see :func:`to_map`.
         fields: Properties by name, each of N numbers, truth values or texts.
-        crs: Of the image. ``None``: the coordinates are those of ``transform``, pixels where it is
-            the identity; the member ``coordinates`` of the file says so.
+        crs: Of the image. ``None``, or a local one (:func:`is_local`): the coordinates are those
+            of ``transform``, pixels where it is the identity; the member ``coordinates`` of the
+            file says so.
         transform: Of the image.
         description: More members of the file, e.g. the model.
         in_crs: Keep the coordinates of ``crs``. Such a file is not of RFC 7946, but names its
@@ -129,6 +143,8 @@ def write_geojson(
         members |= {'crs': None, 'coordinates': _PIXELS if transform.is_identity else _LOCAL}
     elif in_crs:
         members['crs'] = {'type': 'name', 'properties': {'name': _name_of(crs)}}
+    elif is_local(crs):
+        members |= {'crs': None, 'coordinates': _ENGINEERING}
     else:
         placed, decimals = to_longitude_latitude(placed, crs), _DECIMALS
     members |= dict(description or {})
@@ -199,6 +215,8 @@ def write_geopackage(
 def write_dota(path: str | Path, polygons: np.ndarray, names: Sequence[str]) -> None:
     """Writes the text of an annotation of DOTA: four corners in pixels, class, difficulty 0.
 
+    The corners go clockwise on the screen, as DOTA's do.
+
     Args:
         path: The file; it appears when it is complete, and is empty without polygons.
         polygons: Shapely polygons in pixels, (N,); of those with other than four corners, the
@@ -209,7 +227,9 @@ def write_dota(path: str | Path, polygons: np.ndarray, names: Sequence[str]) -> 
     for polygon, name in zip(polygons, names, strict=True):
         points = shapely.get_coordinates(polygon)
         if len(points) != 5 or polygon.geom_type != 'Polygon':
-            points = shapely.get_coordinates(shapely.minimum_rotated_rectangle(polygon))
+            polygon = shapely.minimum_rotated_rectangle(polygon)
+        # Counterclockwise where y points up is clockwise where it points down.
+        points = shapely.get_coordinates(shapely.orient_polygons(polygon))
         numbers = ' '.join(f'{value:.2f}' for value in points[:4].ravel())
         lines.append(f'{numbers} {"-".join(name.split())} 0')
     write_lines(path, lines)
@@ -229,18 +249,22 @@ def _geometry(polygon: Polygon | MultiPolygon, decimals: int | None) -> dict[str
     return {'type': 'MultiPolygon', 'coordinates': [rings(part) for part in polygon.geoms]}
 
 
-def _east_of_zero(points: np.ndarray) -> np.ndarray:
-    return np.stack([points[:, 0] % 360, points[:, 1]], axis=1)
+def _cut_at_antimeridian(
+    polygon: Polygon | MultiPolygon, shift: float, from_zero: bool
+) -> Polygon | MultiPolygon:
+    """Cuts at 180 degrees; longitudes lose ``shift`` first, or are counted from 0 to 360."""
 
+    def place(points: np.ndarray) -> np.ndarray:
+        longitudes = points[:, 0] % 360 if from_zero else points[:, 0] - shift
+        return np.stack([longitudes, points[:, 1]], axis=1)
 
-def _cut_at_antimeridian(polygon: Polygon | MultiPolygon) -> MultiPolygon:
-    """Cuts at 180 degrees what has longitudes on both sides of it."""
-    around = shapely.transform(polygon, _east_of_zero)
-    east = shapely.intersection(around, shapely.box(0, -90, 180, 90))
-    west = shapely.intersection(around, shapely.box(180, -90, 360, 90))
+    around = shapely.transform(polygon, place)
+    east = shapely.intersection(around, shapely.box(-180, -90, 180, 90))
+    west = shapely.intersection(around, shapely.box(180, -90, 540, 90))
     west = shapely.transform(west, lambda points: points - np.array([360, 0]))
     parts = [part for side in (east, west) for part in getattr(side, 'geoms', [side])]
-    return MultiPolygon([part for part in parts if part.geom_type == 'Polygon' and part.area > 0])
+    parts = [part for part in parts if part.geom_type == 'Polygon' and part.area > 0]
+    return parts[0] if len(parts) == 1 else MultiPolygon(parts)
 
 
 def _name_of(crs: CRS) -> str:

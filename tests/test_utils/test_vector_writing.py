@@ -150,6 +150,40 @@ def test_the_antimeridian(tmp_path):
     assert pyogrio.read_info(tmp_path / 'a.geojson')['features'] == 2
 
 
+@pytest.mark.parametrize(
+    ('first', 'bounds'),
+    [
+        (200, [(-159.9, -159.6)]),  # counted from 0 to 360
+        (359.8, [(-0.1, 0.2)]),  # likewise, at Greenwich
+        (179.8, [(-180, -179.8), (179.9, 180)]),
+        (-180.2, [(-180, -179.8), (179.9, 180)]),
+        (-40, [(-39.9, -39.6)]),
+    ],
+)
+def test_longitudes_beyond_the_antimeridian(first, bounds):
+    boxes = np.array([shapely.box(10, 20, 40, 60)], object)
+    transform = Affine(0.01, 0, first, 0, -0.01, 10)
+    (placed,) = to_longitude_latitude(to_map(boxes, transform), CRS.from_epsg(4326))
+    parts = sorted(getattr(placed, 'geoms', [placed]), key=lambda part: part.bounds[0])
+    assert (placed.geom_type == 'MultiPolygon') == (len(bounds) == 2)
+    found = np.array([(part.bounds[0], part.bounds[2]) for part in parts])
+    assert found.shape == np.shape(bounds) and np.allclose(found, bounds)
+    assert abs(found).max() <= 180
+
+
+def test_a_system_without_a_place_on_the_earth(tmp_path):
+    # As programs of photogrammetry write it.
+    local = CRS.from_wkt('LOCAL_CS["Local Coordinates (m)",UNIT["metre",1]]')
+    write_geojson(tmp_path / 'a.geojson', PIXELS, FIELDS, local, NORTH_UP)
+    content = json.loads((tmp_path / 'a.geojson').read_text())
+    assert content['crs'] is None and 'local system' in content['coordinates']
+    ours = read_polygons(tmp_path / 'a.geojson', None)
+    assert shapely.geometry.shape(ours[0].geometry).equals(to_map(PIXELS, NORTH_UP)[0])
+    write_geopackage(tmp_path / 'a.gpkg', PIXELS, FIELDS, local, NORTH_UP)
+    _, _, shapes, _ = pyogrio.raw.read(tmp_path / 'a.gpkg')
+    assert shapely.from_wkb(shapes)[0].equals(to_map(PIXELS, NORTH_UP)[0])
+
+
 def test_what_has_no_place(tmp_path):
     with pytest.raises(DataError, match=r'longitude and latitude|cannot be transformed'):
         write_geojson(tmp_path / 'a.geojson', PIXELS, FIELDS, UTM, Affine(1e9, 0, 1e30, 0, 1e9, 1))
@@ -164,5 +198,7 @@ def test_dota(tmp_path):
     assert [one.name for one in found] == ['large-house', 'b']
     for one, area in zip(found, (turned.area, 20 * 15), strict=True):
         polygon = shapely.Polygon(np.reshape(one.corners, (4, 2)))
+        # Clockwise on the screen, where y points down.
+        assert polygon.exterior.is_ccw
         assert polygon.area == pytest.approx(area, rel=1e-2)
     assert shapely.Polygon(np.reshape(found[0].corners, (4, 2))).hausdorff_distance(turned) < 0.01

@@ -71,12 +71,13 @@ def write_objects(
         'cut': objects.cut.astype(bool),
     }
     paths = {name: Path(out_dir) / OBJECT_FILES[name].format(stem) for name in formats}
-    if 'geojson' in paths:
-        write_geojson(paths['geojson'], polygons, fields, crs, transform, description)
     if 'gpkg' in paths:
         write_geopackage(paths['gpkg'], polygons, fields, crs, transform, description=description)
     if 'dota' in paths:
         write_dota(paths['dota'], objects.polygons, names)
+    # Last: only this one can fail, where a point has no longitude and latitude.
+    if 'geojson' in paths:
+        write_geojson(paths['geojson'], polygons, fields, crs, transform, description)
     return list(paths.values())
 
 
