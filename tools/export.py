@@ -19,7 +19,7 @@ import sys
 from mmrsfm.apis.exporting import export_onnx
 from mmrsfm.apis.exporting.exporter import INPUTS, PARTS
 from mmrsfm.apis.exporting.graph import OPSET, TOLERANCE
-from mmrsfm.engine import command_line, run_config, safe_loading
+from mmrsfm.engine import command_line, run_config
 from mmrsfm.errors import ConfigError
 
 
@@ -61,7 +61,6 @@ def build_parser() -> argparse.ArgumentParser:
 def main(args: argparse.Namespace) -> None:
     if not args.out.endswith('.onnx'):
         raise ConfigError(f'--out: {args.out} must end in .onnx')
-    safe_loading.enable()
     metadata = export_onnx(
         run_config.load_config(args.config, args.cfg_options),
         args.checkpoint,

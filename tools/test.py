@@ -10,7 +10,7 @@ from mmengine.config import Config
 from mmengine.evaluator import DumpResults
 from mmengine.model import is_model_wrapper
 
-from mmrsfm.engine import command_line, run_config, safe_loading
+from mmrsfm.engine import command_line, run_config
 from mmrsfm.errors import ConfigError
 from mmrsfm.utils.host_memory import keep_freed_memory
 
@@ -55,7 +55,6 @@ def dump_metric(cfg: Config, out: str) -> DumpResults:
 
 
 def main(args: argparse.Namespace) -> None:
-    safe_loading.enable()
     if not torch.cuda.is_available():
         keep_freed_memory()
     cfg = run_config.load_config(args.config, args.cfg_options)

@@ -4,16 +4,18 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import os
 import select
 import sys
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 from mmengine.config import Config, DictAction
 
 from mmrsfm.engine.launch import LAUNCHERS, configure_distributed, init_distributed, shut_down
-from mmrsfm.engine.preemption import EXIT_REQUEUE, stop_watching
+from mmrsfm.engine.preemption import EXIT_REQUEUE, ignore_signals, stop_watching
 from mmrsfm.errors import (
     ConfigError,
     DatasetNotFoundError,
@@ -104,6 +106,10 @@ def run_command(
 ) -> int:
     """Runs a command, and turns what a user can cause into one sentence.
 
+    Every file is read safely meanwhile, and afterwards (:mod:`mmrsfm.engine.safe_loading`). A
+    status other than 0 is also written into the file that MMRSFM_STATUS_FILE names: launchers that
+    end the other processes tell the status of those.
+
     Args:
         main: The command.
         parser: Its arguments, among them ``--debug``.
@@ -116,6 +122,9 @@ def run_command(
         exceptions pass.
     """
     args = parser.parse_args(argv)
+    from mmrsfm.engine import safe_loading  # not by an import of this module
+
+    safe_loading.enable()
     debug = args.debug or os.environ.get('MMRSFM_DEBUG', '0') not in ('', '0')
     stopped = False
     try:
@@ -129,17 +138,21 @@ def run_command(
         _say(parser, 'interrupted. A training continues with --resume.')
         return EXIT_INTERRUPTED
     except PreemptedError as error:
+        ignore_signals()  # all is saved; another one would change the status
+        _write_status(EXIT_REQUEUE)
         _say(parser, str(error))
         stopped = True
     except (MMRSFMError, FileNotFoundError, PermissionError) as error:
+        usage = (ConfigError, LaunchError, DatasetNotFoundError, FileNotFoundError)
+        status = EXIT_USAGE if isinstance(error, usage) else EXIT_FAILED
+        _write_status(status)
         if debug:
             raise
-        usage = (ConfigError, LaunchError, DatasetNotFoundError, FileNotFoundError)
         reason = str(error)
         if not isinstance(error, MMRSFMError) and error.filename is not None:
             reason = f'{error.filename}: {error.strerror}'
         _say(parser, f'error: {reason}\n(--debug shows where)')
-        return EXIT_USAGE if isinstance(error, usage) else EXIT_FAILED
+        return status
     finally:
         stop_watching()
     # Only now: after an error, leaving the group could wait for ranks that wait for this one.
@@ -168,6 +181,13 @@ def _drop_closed_pipes() -> bool:
             os.close(nowhere)
             dropped = True
     return dropped
+
+
+def _write_status(status: int) -> None:
+    path = os.environ.get('MMRSFM_STATUS_FILE')
+    if path:
+        with contextlib.suppress(OSError):
+            Path(path).write_text(f'{status}\n')
 
 
 def _say(parser: argparse.ArgumentParser, text: str) -> None:

@@ -92,6 +92,10 @@ class SignalWatch:
             os.kill(os.getpid(), number)
         elif not self.received:
             self.received = number
+            # Not by the logger: a handler may run while the logger writes.
+            text = f'{signal.Signals(number).name}: this run saves after its step, and ends.\n'
+            with contextlib.suppress(OSError):
+                os.write(2, text.encode())
 
 
 class _SparedWorker:
@@ -122,3 +126,10 @@ def stop_watching() -> None:
     """Ends the watch of this process, if there is one."""
     if SignalWatch._active is not None:
         SignalWatch._active.stop()
+
+
+def ignore_signals() -> None:
+    """Lets a process that is about to end, and has saved, do so with the status that it wants."""
+    if threading.current_thread() is threading.main_thread():
+        for number in (signal.SIGTERM, signal.SIGUSR1):
+            signal.signal(number, signal.SIG_IGN)

@@ -14,9 +14,10 @@ from mmengine.dist import get_rank
 from mmengine.hooks import Hook
 from mmengine.model import MMDistributedDataParallel
 
-from mmrsfm.engine import command_line
+from mmrsfm.checkpoints import read_checkpoint
+from mmrsfm.engine import CheckpointHook, command_line
 from mmrsfm.engine.preemption import SignalWatch, stop_watching
-from mmrsfm.errors import ConfigError, PreemptedError
+from mmrsfm.errors import ConfigError, DataError, PreemptedError
 from tests.ranks import run_ranks
 from tests.test_engine.test_loops import EPOCHS, EVERY_4, ITERS, TraceHook, build, equal, train
 
@@ -150,14 +151,67 @@ def test_wrong_signals():
             SignalWatch(names)
 
 
-def test_exit_status(capsys):
+@pytest.fixture
+def parser(tmp_path, monkeypatch):
+    monkeypatch.setenv('MMRSFM_STATUS_FILE', str(tmp_path / 'status'))
+    parser = argparse.ArgumentParser(prog='train.py')
+    parser.add_argument('--debug')
+    yield parser
+    for name in ('SIGTERM', 'SIGUSR1'):
+        signal.signal(signal.Signals[name], signal.SIG_DFL)
+
+
+def test_exit_status(capsys, parser, tmp_path):
     def main(args):
         raise PreemptedError('SIGTERM (to rank 0): the run ends')
 
-    parser = argparse.ArgumentParser(prog='train.py')
-    parser.add_argument('--debug')
     assert command_line.run_command(main, parser, []) == 75
     assert 'train.py: SIGTERM (to rank 0)' in capsys.readouterr().err
+    assert (tmp_path / 'status').read_text() == '75\n'
+    os.kill(os.getpid(), signal.SIGTERM)  # of srun, which ends what is still there: too late
+
+
+def test_status_of_an_error(parser, tmp_path):
+    def main(args):
+        raise DataError('is truncated', path='a.tif')
+
+    assert command_line.run_command(main, parser, []) == 1
+    assert (tmp_path / 'status').read_text() == '1\n'
+    assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
+
+
+def test_a_run_that_cannot_be_saved_is_ended_as_ever(tmp_path):
+    """Its status would have it started from its beginning for ever."""
+    found = []
+
+    class LookHook(Hook):
+        def before_train(self, runner):
+            found.append(signal.getsignal(signal.SIGTERM))
+
+    plain = {'default_hooks.checkpoint': dict(_delete_=True, type='CheckpointHook')}
+    for options in ({}, plain):
+        runner = build(tmp_path, tmp_path, **{'train_cfg.max_epochs': 1}, **options)
+        runner.register_hook(LookHook())
+        runner.train()
+    assert found[0] not in (signal.SIG_DFL, signal.SIG_IGN)
+    assert found[1] is signal.SIG_DFL
+
+
+def test_another_signal_changes_nothing(tmp_path, monkeypatch, capfd):
+    """While the checkpoint is written, and after it."""
+    write = CheckpointHook._write
+
+    def slowly(hook, runner, *args):
+        os.kill(os.getpid(), signal.SIGTERM)
+        write(hook, runner, *args)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    monkeypatch.setattr(CheckpointHook, '_write', slowly)
+    _, message = preempt(tmp_path, tmp_path, EPOCHS, step=2, name='SIGUSR1')
+    assert message.startswith('SIGUSR1')
+    assert read_checkpoint(tmp_path / 'iter_2.pth')['meta']['iter'] == 2
+    # Said at once: a step may take minutes.
+    assert capfd.readouterr().err.count('SIG') == 1
 
 
 def _two_ranks(rank, folder):

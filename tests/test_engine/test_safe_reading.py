@@ -1,6 +1,7 @@
 # Copyright (c) mmrsfm contributors. Licensed under the Apache License 2.0.
 """No file that a run reads can run code: what is no checkpoint (tests/test_checkpoints)."""
 
+import argparse
 import ast
 import copy
 import json
@@ -21,6 +22,7 @@ from mmengine.runner import CheckpointLoader
 
 from mmrsfm.checkpoints import read_checkpoint
 from mmrsfm.datasets.raster import read_raster
+from mmrsfm.engine.command_line import run_command
 from mmrsfm.errors import CorruptImageError, DataError, MMRSFMError
 from tests.test_engine.toy import REPO
 
@@ -113,6 +115,17 @@ def test_annotations_that_would_run_code_are_refused(tmp_path, safe, suffix):
     if suffix[0] == 'p':
         path.write_bytes(pickle.dumps({'boxes': np.arange(8.0).reshape(2, 4)}))
         assert mmengine.load(path)['boxes'].tolist() == [[0, 1, 2, 3], [4, 5, 6, 7]]
+
+
+def test_every_command_reads_safely(tmp_path, safe):
+    """Those that only look at data among them."""
+    path, mark = tmp_path / 'ann.pkl', tmp_path / 'mark'
+    path.write_bytes(pickle.dumps(Evil(mark)))
+    file_handlers['pkl'] = mmengine.fileio.PickleHandler()
+    parser = argparse.ArgumentParser()
+    parser.add_argument('--debug')
+    assert run_command(lambda args: mmengine.load(path), parser, []) == 1
+    assert not mark.exists()
 
 
 @pytest.mark.parametrize('place', ['meta', 'message_hub'])

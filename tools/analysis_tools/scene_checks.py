@@ -21,7 +21,7 @@ from torch.nn import functional
 from mmrsfm.apis.scene.inferencer import SceneInferencer, load_model
 from mmrsfm.apis.scene.pipeline import InputSpec
 from mmrsfm.apis.scene.tile_data import TileInput, TilePrediction
-from mmrsfm.engine import command_line, run_config, safe_loading
+from mmrsfm.engine import command_line, run_config
 
 
 class PlainModel:
@@ -115,7 +115,6 @@ def read_map(path: Path) -> np.ndarray:
 
 
 def check_overlap(args: argparse.Namespace) -> None:
-    safe_loading.enable()
     rows = []
     with tempfile.TemporaryDirectory(dir=args.work) as name:
         folder = Path(name)

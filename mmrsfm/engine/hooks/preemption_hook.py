@@ -30,6 +30,9 @@ class PreemptionHook(Hook):
       ``--resume auto`` continues to the same numbers; the next regular checkpoint replaces it;
     * ends by :class:`mmrsfm.errors.PreemptedError`, of which our tools make the exit status 75.
 
+    Needs :class:`mmrsfm.engine.CheckpointHook`: without it signals end the run as ever, so that
+    nobody who asks for status 75 starts it from its beginning again and again.
+
     After each step the ranks tell each other whether one of them got a signal: all end at the same
     place, if only one did. A validation is left at once, and made after the resumption, where it
     asks every rank for equally many batches; else it is finished first. A signal before the first
@@ -53,8 +56,13 @@ class PreemptionHook(Hook):
         self._asks_in_validation = False
 
     def before_run(self, runner: Any) -> None:
-        """Begins to watch, if this is a training."""
+        """Begins to watch, if this is a training that can be saved."""
         if isinstance(runner._train_loop, BaseLoop):
+            if not any(isinstance(one, CheckpointHook) for one in runner.hooks):
+                runner.logger.warning(
+                    'Signals end this run without a checkpoint: it has no mmrsfm.CheckpointHook.'
+                )
+                return
             self._watch.start()
             for loop in (runner._train_loop, runner._val_loop):
                 loader = getattr(loop, 'dataloader', None)
@@ -116,14 +124,11 @@ class PreemptionHook(Hook):
     def _end(self, runner: Any, epoch: int, iteration: int) -> None:
         ranks = [rank for rank, one in enumerate(all_gather_object(self._watch.received)) if one]
         name = signal.Signals(self._told()).name
-        hook = next((one for one in runner.hooks if isinstance(one, CheckpointHook)), None)
-        state = 'it has no mmrsfm.CheckpointHook, which would have saved its state'
-        if hook is not None:
-            path = hook.save_interim(runner, epoch, iteration)
-            state = f'its state is in {path}, from which it continues with --resume auto'
-        stop_watching()
+        hook = next(one for one in runner.hooks if isinstance(one, CheckpointHook))
+        path = hook.save_interim(runner, epoch, iteration)
         runner.visualizer.close()
+        stop_watching()
         raise PreemptedError(
             f'{name} (to rank {", ".join(map(str, ranks))}): the run ends after step {iteration}; '
-            f'{state}'
+            f'its state is in {path}, from which it continues with --resume auto'
         )
