@@ -69,9 +69,9 @@ class ContinuousPositionBias:
             Shape (heads, N, N), N = h * w.
         """
         if torch.compiler.is_exporting():  # what the last pass before it made, as a constant
-            for key in reversed(self._entries):
-                if key[0] == window:
-                    return self._entries[key]
+            for known in reversed(self._entries):
+                if known[0] == window:
+                    return self._entries[known]
             return spread(self.table(network, window), window)
         key: tuple = (window,)
         for parameter in network.parameters():
