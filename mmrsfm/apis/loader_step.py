@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import time
 from typing import Any
 
 import torch
@@ -14,13 +15,17 @@ from mmrsfm.apis.training_step import Clock, real_batches
 from mmrsfm.engine import run_config
 from mmrsfm.errors import ConfigError
 
+_SECONDS = 1 / 3
+
 
 class LoaderStep:
     """The training data loader of a config alone, with its workers, without a model.
 
     It has the interface of :class:`mmrsfm.apis.training_step.TrainingStep`. Nothing else is done
     between batches, so that the time is that of reading. Workers go on reading between two
-    measurements, until their queues are full: those batches are taken first, and not timed.
+    measurements, until their queues are full: those batches are taken first, and not timed. And
+    they fill them while another loader is measured: with workers a measurement takes as many
+    batches as come in a third of a second, beside which that is little.
 
     Args:
         cfg: A config with ``train_dataloader``; nothing else of it is used.
@@ -49,16 +54,18 @@ class LoaderStep:
             self._batches = real_batches(loader, self.batch_size)
 
     def run(self) -> dict[str, float]:
-        """Takes batches: one, or with workers as many as they read ahead.
+        """Takes batches: one, or with workers at least as many as they read ahead.
 
         Returns:
             Seconds of one batch: ``data_wait`` and ``step``, the same.
         """
         for _ in range(self._ahead):
             next(self._batches)
-        clock = Clock(self.device)
-        count = max(self._ahead, 1)
-        for _ in range(count):
+        clock, start, count = Clock(self.device), time.perf_counter(), 0
+        while count < max(self._ahead, 1) or (
+            self._ahead and time.perf_counter() - start < _SECONDS
+        ):
             next(self._batches)
+            count += 1
         seconds = clock.lap() / count
         return {'data_wait': seconds, 'step': seconds}

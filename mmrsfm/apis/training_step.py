@@ -21,6 +21,7 @@ from mmengine.runner import Runner
 from torch import nn
 
 from mmrsfm.engine import run_config
+from mmrsfm.engine.samplers import EpochSampler
 from mmrsfm.errors import ConfigError, DataError
 from mmrsfm.models.classifiers import PairClassifier
 
@@ -183,6 +184,10 @@ def real_batches(loader_cfg: Mapping[str, Any], batch_size: int) -> Iterator[Any
     first = next(iter(loader), None)
     if first is None:
         raise ConfigError('the training set has less than one batch')
+    del first
+    if isinstance(loader.sampler, EpochSampler):
+        # At the end of an epoch workers read nothing ahead: of a small set, much of the time.
+        loader.sampler.infinite = True
 
     def batches() -> Iterator[Any]:
         while True:

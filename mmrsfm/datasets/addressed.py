@@ -10,6 +10,7 @@ import torch
 from torch.utils.data import Dataset, IterableDataset, get_worker_info
 
 from mmrsfm.datasets.reading_errors import as_data_error, is_bad_file, listing_error, no_samples
+from mmrsfm.datasets.shared_batches import stack_in_shared_memory
 from mmrsfm.errors import ConfigError, DataError, MMRSFMError, TooManyBadSamplesError
 from mmrsfm.randomness import derive_seed, seed_generators, seeded
 from mmrsfm.registry import DATASETS
@@ -210,6 +211,9 @@ class AddressedCollate:
     The batch has the key ``'skipped_samples'`` only if a sample was skipped. A class, not a
     closure, so that it can be sent to workers that are spawned.
 
+    Images travel from workers in shared memory that is used again
+    (:mod:`mmrsfm.datasets.shared_batches`).
+
     Args:
         collate: The collate function of the data loader.
     """
@@ -225,7 +229,7 @@ class AddressedCollate:
             if isinstance(item, MutableMapping)
             for record in item.pop(SKIPPED_KEY, ())
         ]
-        batch = self.collate(items)
+        batch = stack_in_shared_memory(items, self.collate)
         if records:
             batch[SKIPPED_KEY] = records
         return batch
