@@ -215,6 +215,33 @@ class TestCutAgain:
         with pytest.raises(ConfigError, match='another size, stride, gap or scene'):
             cut_tiles(scene, tmp_path / 'd', **{'size': 32, 'gap': 16, **other}, quiet=True)
 
+    def test_another_scene_is_refused_or_lies_beside_it(self, scene, tmp_path):
+        """Its tiles have the same names: it would be left out without a word."""
+        with rasterio.open(scene) as source:
+            values, transform, profile = source.read(), source.transform, source.profile
+        shifted = tmp_path / 'shifted.tif'
+        profile.update(transform=transform @ transform.translation(1000, 0))
+        with rasterio.open(shifted, 'w', **profile) as target:
+            target.write(values)
+        other = write(tmp_path / 'other.tif', values[:, ::-1])
+        options = dict(size=32, gap=16, quiet=True)
+        first = cut_tiles(scene, tmp_path / 'd', **options)
+        for path in (shifted, other):
+            with pytest.raises(ConfigError, match=rf'not of .*{path.stem}\.tif.*--prefix'):
+                cut_tiles(path, tmp_path / 'd', **options)
+        for path in (shifted, other):
+            cut_tiles(path, tmp_path / 'e', prefix=path.stem, **options)
+        assert cut_tiles(other, tmp_path / 'e', prefix='other', **options) == {
+            split: 2 * count for split, count in first.items()
+        }
+        with rasterio.open(tmp_path / 'e/images/train/other_00000_00032.tif') as tile:
+            np.testing.assert_array_equal(tile.read(), values[:, ::-1][:, :32, 32:64])
+        assert (tmp_path / 'e/strips/shifted_test.tif').is_file()
+        with pytest.raises(ConfigError, match='another size, stride, gap or scene'):
+            cut_tiles(scene, tmp_path / 'e', **options)
+        with pytest.raises(ConfigError, match='another size, stride, gap or scene'):
+            cut_tiles(other, tmp_path / 'e', size=32, stride=64, prefix='other', quiet=True)
+
     def test_a_scene_that_is_not_there(self, tmp_path):
         with pytest.raises(CorruptImageError, match=r'nothing\.tif'):
             cut_tiles(tmp_path / 'nothing.tif', tmp_path / 'd')

@@ -182,7 +182,7 @@ def test_every_public_module_is_in_the_reference(tools):
         if parts[-1] != '__init__' and '.mim' not in parts:
             assert f'::: {".".join(parts)}\n' in shown, name
     entries = {next(iter(entry)) for entry in reference.reference_navigation(REPO)}
-    assert {'mmrsfm.models.backbones', 'mmrsfm.datasets.transforms', 'data_converters'} <= entries
+    assert {'models.backbones', 'datasets.transforms', 'data_converters'} <= entries
     types = reference.reference_pages(REPO)['reference/types.md']
     assert '[`mmrsfm.RVSAViT`][mmrsfm.models.backbones.rvsa_vit.RVSAViT]' in types
 
@@ -192,6 +192,9 @@ def test_every_command_is_described(tools):
     found = reference.find_commands(REPO)
     assert {'tools/train.py', 'tools/slurm_train.sh', 'data_converters/split_dota.py'} <= set(found)
     assert [place for place, text in found.items() if not text] == []
+    headings = re.findall('^## (.+)', reference.commands_page(REPO), re.MULTILINE)
+    assert headings[0] == 'tools'
+    assert len(headings) == len(set(headings))
 
 
 def test_every_config_and_every_published_number_has_its_row(tools):

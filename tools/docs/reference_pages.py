@@ -124,7 +124,8 @@ def group_by_package(modules: list[Module]) -> dict[str, list[Module]]:
 def reference_navigation(repo: Path) -> list[dict[str, str]]:
     """Entries of the navigation: the package, and its page."""
     groups = group_by_package(find_modules(repo))
-    return [{name: f'reference/{name}.md'} for name in groups]
+    # What every name begins with would push the rest out of the sidebar.
+    return [{name.removeprefix('mmrsfm.'): f'reference/{name}.md'} for name in groups]
 
 
 def reference_pages(repo: Path) -> dict[str, str]:
@@ -159,7 +160,7 @@ def find_commands(repo: Path) -> dict[str, str]:
     """Path of each command in the repository -> what it says of itself."""
     found = {}
     for folder in ('tools', 'data_converters'):
-        for path in sorted((repo / folder).rglob('*')):
+        for path in sorted((repo / folder).rglob('*'), key=lambda path: (path.parent, path)):
             place = str(path.relative_to(repo))
             if place.startswith(NO_COMMANDS) or place.endswith(('__init__.py', 'dist_run.sh')):
                 continue
