@@ -128,6 +128,15 @@ class TestTrees:
                 inside = pictures_[one['image_id']][top : top + height, left : left + width]
                 assert inside.size and (inside == 220).all()
 
+    def test_a_scene_is_apart_from_all_other_images(self, tmp_path, monkeypatch):
+        splits = {'train': data_neon.SPLITS['test'], 'test': data_neon.SPLITS['train'][:1]}
+        monkeypatch.setattr(data_neon, 'SCENE_SPLITS', splits)
+        source = write_neon(tmp_path / 'source')
+        counts = data_neon.build_neon_scene(source, tmp_path / 'scene')
+        assert counts['train'][0] == counts['test'][0] == 4
+        names = {path.name.split('__')[0] for path in (tmp_path / 'scene' / 'test').iterdir()}
+        assert names == {Path(data_neon.SPLITS['train'][0]).stem}
+
     def test_crop(self):
         boxes = np.array([[10, 20, 30, 60], [90, 0, 110, 20], [95, 0, 195, 20]], np.float32)
         found = data_neon.crop_boxes(boxes, data_neon.Tile(left=0, top=10, size=100))

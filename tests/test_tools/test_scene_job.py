@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import rasterio
+from mmengine.config import Config
 from rasterio.transform import from_origin
 
 from tests.test_tools.test_demo_tasks import write_atlanta
@@ -16,6 +17,7 @@ from tests.test_tools.test_demo_tasks import write_atlanta
 REPO = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(REPO / 'tools' / 'demo'))
 
+import data_neon  # noqa: E402
 import scene_job as job  # noqa: E402
 from compare_maps import compare_maps  # noqa: E402
 from data_scenes import CHANGE, build_scenes  # noqa: E402
@@ -29,6 +31,14 @@ def write_map(path, values, left=0, top=0):
     ) as out:  # fmt: skip
         out.write(values, 1)
     return path
+
+
+def finish(folder):
+    """What a finished training leaves, in a folder that was moved."""
+    folder.mkdir(parents=True)
+    (folder / 'last_checkpoint').write_text('/elsewhere/iter_1.pth')
+    (folder / 'iter_1.pth').write_text('weights')
+    (folder / '.training.done').write_text('stamp')
 
 
 def test_maps_are_compared_where_there_are_labels(tmp_path):
@@ -68,8 +78,7 @@ def test_scenes_are_made_where_their_model_is(tmp_path, monkeypatch, capsys):
 
     def train(work):
         folder = work / 'quickstart' / 'pretrained_seed0'
-        folder.mkdir(parents=True)
-        (folder / 'last_checkpoint').write_text('iter_1.pth')
+        finish(folder)
 
     def make(name, scene, out, threads):
         made.append(name)
@@ -79,8 +88,10 @@ def test_scenes_are_made_where_their_model_is(tmp_path, monkeypatch, capsys):
         (out / 'x.json').write_text(json.dumps(report))
         return {'score': f'score of {name}', 'report': str(out / 'x.json')}
 
-    (tmp_path / 'quickstart_cd' / 'train').mkdir(parents=True)
-    (tmp_path / 'quickstart_cd' / 'train' / 'last_checkpoint').write_text('iter_2.pth')
+    finish(tmp_path / 'quickstart_cd' / 'train')
+    stopped = tmp_path / 'quickstart_obb' / 'train'  # in the middle: no model yet
+    stopped.mkdir(parents=True)
+    (stopped / 'last_checkpoint').write_text('iter_2.pth')
     monkeypatch.setattr(job, 'train_sentinel2', train)
     monkeypatch.setattr(job, 'make_map', make)
     monkeypatch.setattr(job.os, 'chdir', lambda _: None)
@@ -91,17 +102,43 @@ def test_scenes_are_made_where_their_model_is(tmp_path, monkeypatch, capsys):
     assert 'score of cd' in text
     assert '25.0% waiting for data' in text
     assert 'quickstart.sh --task hbb' in text
+    assert 'quickstart.sh --task obb' in text
     assert set(json.loads((tmp_path / 'quickstart_scene' / 'summary.json').read_text())) == set(
         made
     )
 
 
+def test_trees_of_the_whole_scene_are_found_by_the_detector_that_saw_all_other_images(
+    tmp_path, monkeypatch
+):
+    few = job.scenes(tmp_path)['hbb']
+    assert few.model == tmp_path / 'quickstart_hbb' / 'train'
+    assert '--train-trees' in few.remark
+    finish(tmp_path / 'quickstart_scene_trees' / 'train')
+    more = job.scenes(tmp_path)['hbb']
+    assert more.model == tmp_path / 'quickstart_scene_trees' / 'train'
+    assert more.config == job.TREES_CONFIG
+    assert '483 boxes' in more.remark
+
+    names = data_neon.SCENE_SPLITS
+    assert set(names['train']) == {name for part in data_neon.SPLITS.values() for name in part}
+    assert not set(names['train']) & set(names['test'])
+    cfg = Config.fromfile(job.TREES_CONFIG)
+    assert cfg.train_cfg.max_iters == cfg.param_scheduler[-1].end == 800
+    roots = {cfg[f'{part}_dataloader'].dataset.data_root for part in ('train', 'test')}
+    assert roots == {f'{job.NEON.with_name("scene")}/'}
+    ran = []
+    monkeypatch.setattr(job, 'fetch_sample', lambda *_: tmp_path)
+    monkeypatch.setattr(job, 'prepare_once', lambda target, build, *_: (target, build))
+    monkeypatch.setattr(job, 'run_jobs', lambda jobs, threads: ran.extend(jobs))
+    job.train_trees(tmp_path)
+    assert ran[0].inputs[-1] == (job.NEON.with_name('scene'), data_neon.build_neon_scene)
+    assert str(job.TREES_CONFIG) in ran[0].command
+
+
 def test_a_map_is_made_by_the_command_of_a_user(tmp_path, monkeypatch):
     scene = job.scenes(tmp_path)['cd']
-    scene.model.mkdir(parents=True)
-    checkpoint = tmp_path / 'model.pth'
-    checkpoint.write_text('weights')
-    (scene.model / 'last_checkpoint').write_text(str(checkpoint))
+    finish(scene.model)
     stamp = tmp_path / 'stamp'
     stamp.write_text('1')
     ran = []
@@ -115,6 +152,7 @@ def test_a_map_is_made_by_the_command_of_a_user(tmp_path, monkeypatch):
     assert result == {'score': '97.0% agree', 'report': str(tmp_path / 'out' / 'before.json')}
     words = [str(word) for word in ran[0].command]
     assert words[1].endswith('tools/infer_scene.py')
+    assert words[3] == str(scene.model / 'iter_1.pth')
     assert words[4:6] == [str(path) for path in scene.files]
     assert '--page' in words
 

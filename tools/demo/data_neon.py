@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 import xml.etree.ElementTree as ElementTree
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,6 +21,12 @@ from mmrsfm.errors import CorruptImageError, DatasetNotFoundError
 SPLITS = {
     'train': ('OSBS_029.tif', 'SOAP_061.png'),
     'test': ('2019_YELL_2_541000_4977000_image_crop.png',),
+}
+# For the map of a whole scene, which is the test: all that lies elsewhere. The two images of
+# Yellowstone are 13 km apart by their names, and no part of one correlates with the other.
+SCENE_SPLITS = {
+    'train': (*SPLITS['train'], *SPLITS['test']),
+    'test': ('2019_YELL_2_528000_4978000_image_crop2.png',),
 }
 CLASSES = ('tree',)
 
@@ -112,19 +119,30 @@ def crop_boxes(boxes: np.ndarray, tile: Tile, keep: float = 0.4) -> np.ndarray:
     return clipped[inside >= keep * area]
 
 
-def build_neon(source: Path, target: Path, size: int = 200) -> dict[str, tuple[int, int]]:
+def build_neon_scene(source: Path, target: Path) -> dict[str, tuple[int, int]]:
+    """Like :func:`build_neon`, of :data:`SCENE_SPLITS`."""
+    return build_neon(source, target, splits=SCENE_SPLITS)
+
+
+def build_neon(
+    source: Path,
+    target: Path,
+    size: int = 200,
+    splits: Mapping[str, Sequence[str]] = SPLITS,
+) -> dict[str, tuple[int, int]]:
     """Writes ``{train,test}/<image>__<column>_<row>.png`` and ``{train,test}.json``.
 
     Args:
         source: The folder with the images and their XML files.
         target: The folder to fill.
         size: Side of the tiles in pixels.
+        splits: The images of each split.
 
     Returns:
         Numbers of tiles and of boxes by split.
     """
     counts = {}
-    for split, names in SPLITS.items():
+    for split, names in splits.items():
         (target / split).mkdir(parents=True, exist_ok=True)
         images: list[dict] = []
         annotations: list[dict] = []

@@ -236,8 +236,19 @@ def python(script: str, *arguments: object) -> list[str]:
 
 
 def latest_checkpoint(folder: Path) -> Path:
-    """The checkpoint that a finished training names in ``last_checkpoint``."""
-    return Path((folder / 'last_checkpoint').read_text().strip())
+    """The checkpoint that a training names in ``last_checkpoint``, also in a moved folder."""
+    named = Path((folder / 'last_checkpoint').read_text().strip())
+    here = folder / named.name
+    return here if here.exists() else named
+
+
+def has_finished(folder: Path) -> bool:
+    """Whether a training by one of these jobs came to its end there; others leave checkpoints too.
+
+    Args:
+        folder: Its work directory.
+    """
+    return (folder / 'last_checkpoint').exists() and any(folder.glob('.*.done'))
 
 
 def read_metrics(folder: Path) -> dict[str, float]:

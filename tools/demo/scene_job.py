@@ -5,7 +5,8 @@ Called by ``tools/quickstart.sh --scene``. The whole Sentinel-2 scene goes throu
 model of the main job, which is trained first where it is not there. Where the models of ``--task
 hbb``, ``obb`` and ``cd`` are there, a NEON scene of 2299 x 2472 pixels becomes trees, the SpaceNet
 scene buildings, and a pair of it a map of change. Every map is made by ``tools/infer_scene.py``, as
-a user would; what is done is skipped.
+a user would; what is done is skipped. ``--train-trees`` first trains a detector on all other images
+of NEON that there are, which is more than ``--task hbb`` does.
 """
 
 from __future__ import annotations
@@ -23,11 +24,14 @@ from pathlib import Path
 REPO = Path(__file__).resolve().parents[2]
 sys.path[:0] = [str(REPO), str(REPO / 'tools' / 'demo')]
 
+import data_neon  # noqa: E402
 import data_sentinel2  # noqa: E402
 from data_scenes import CHANGE, build_scenes  # noqa: E402
 from jobs import (  # noqa: E402
     Job,
+    base_configs,
     cores,
+    has_finished,
     latest_checkpoint,
     prepare_once,
     python,
@@ -43,7 +47,8 @@ from mmrsfm.utils.progress import duration  # noqa: E402
 
 NEON = Path('data') / 'neon_demo' / 'source'
 ATLANTA = Path('data') / 'atlanta_demo'
-TREES = '2019_YELL_2_528000_4978000_image_crop2'
+TREES = Path(data_neon.SCENE_SPLITS['test'][0]).stem
+TREES_CONFIG = CONFIGS / 'rvsa-tiny_scratch_faster-rcnn_1xb4-800i_neon-scene-demo-200px.py'
 
 
 @dataclass(frozen=True)
@@ -94,6 +99,8 @@ def scenes(work: Path) -> dict[str, Scene]:
         work: The folder of the models, ``work_dirs``.
     """
     town = ATLANTA / 'scenes'
+    trees = work / 'quickstart_scene_trees' / 'train'
+    trained_for_it = has_finished(trees)
 
     def objects(found: str, truth: Path, scene: Path, name: str, *more: str) -> Callable:
         return lambda out: python(
@@ -117,15 +124,19 @@ def scenes(work: Path) -> dict[str, Scene]:
         ),
         'hbb': Scene(
             'trees of a forest in Yellowstone, 2299 x 2472 pixels',
-            CONFIGS / TASKS['hbb'].config,
-            work / 'quickstart_hbb' / 'train',
+            TREES_CONFIG if trained_for_it else CONFIGS / TASKS['hbb'].config,
+            trees if trained_for_it else work / 'quickstart_hbb' / 'train',
             'neon',
             (NEON / f'{TREES}.png',),
             (),
             _prepare_neon,
             objects(f'{TREES}.gpkg', NEON / f'{TREES}.xml', NEON / f'{TREES}.png', 'tree'),
-            'The model knows 98 trees of Florida and California by heart; here, in Yellowstone, it '
-            'takes sagebrush for trees. A useful one needs thousands of boxes.',
+            'Trained from random weights on the three other images, 483 boxes in tiles; a useful '
+            'model needs thousands.'
+            if trained_for_it
+            else 'The model knows 98 trees of Florida and California by heart; here, in '
+            'Yellowstone, it takes sagebrush for trees. One that learns from 483 boxes, 383 of '
+            'them of another place in Yellowstone: python tools/demo/scene_job.py --train-trees.',
         ),
         'obb': Scene(
             'buildings of the SpaceNet scene of Atlanta, 900 x 900 pixels',
@@ -165,6 +176,18 @@ def train_sentinel2(work: Path) -> None:
         raise SystemExit(result.returncode)
 
 
+def train_trees(work: Path) -> None:
+    """Trains a detector on all images of NEON but the scene, and goes on where it stopped."""
+    source = fetch_sample('neon', NEON)
+    data = prepare_once(
+        NEON.with_name('scene'), data_neon.build_neon_scene, source, source / '.complete'
+    )
+    folder = work / 'quickstart_scene_trees' / 'train'
+    command = python('train.py', TREES_CONFIG, '--work-dir', folder, '--resume', 'auto')
+    inputs = [TREES_CONFIG, CONFIGS / TASKS['hbb'].config, *base_configs(), data]
+    run_jobs([Job('trees', command, folder, 'last_checkpoint', inputs)], cores())
+
+
 def make_map(name: str, scene: Scene, out: Path, threads: int) -> dict[str, str]:
     """Makes the map of a scene, and compares it with what is known.
 
@@ -198,19 +221,24 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split('\n')[0])
     parser.add_argument('--work-dir', type=Path, default=Path('work_dirs'), help='of all models')
     parser.add_argument('--data-only', action='store_true', help='prepare the data and stop')
+    parser.add_argument(
+        '--train-trees', action='store_true',
+        help='train a detector of trees for the NEON scene first, about half an hour on two cores',
+    )  # fmt: skip
     args = parser.parse_args()
     os.chdir(REPO)
     start = time.monotonic()
     work, out = args.work_dir, args.work_dir / 'quickstart_scene'
+    if args.train_trees and not args.data_only:
+        print(f'trees of three images of NEON: {TREES_CONFIG.stem}', flush=True)
+        train_trees(work)
     every = scenes(work)
     if args.data_only:
         every['sentinel2'].prepare()
         return
-    if not (every['sentinel2'].model / 'last_checkpoint').exists():
+    if not has_finished(every['sentinel2'].model):
         train_sentinel2(work)
-    todo = {
-        name: scene for name, scene in every.items() if (scene.model / 'last_checkpoint').exists()
-    }
+    todo = {name: scene for name, scene in every.items() if has_finished(scene.model)}
     summary = {}
     for number, (name, scene) in enumerate(todo.items(), start=1):
         print(f'{number}/{len(todo)} {scene.title}', flush=True)
@@ -228,7 +256,7 @@ def main() -> None:
         print(f'  imagery: {SAMPLES[scene.sample].credit}')
         for kind, file in report['outputs'].items():
             print(f'  {kind:<14} {out / name / file}')
-    for name in every.keys() - todo.keys():
+    for name in [name for name in every if name not in todo]:
         print(f'\n{every[name].title}: after bash tools/quickstart.sh --task {name}')
     print(f'done in {duration(time.monotonic() - start)}')
 
