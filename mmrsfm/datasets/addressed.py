@@ -12,11 +12,11 @@ from torch.utils.data import Dataset, IterableDataset, get_worker_info
 from mmrsfm.datasets.reading_errors import as_data_error, is_bad_file, listing_error, no_samples
 from mmrsfm.datasets.shared_batches import stack_in_shared_memory
 from mmrsfm.errors import ConfigError, DataError, MMRSFMError, TooManyBadSamplesError
-from mmrsfm.randomness import derive_seed, seed_generators, seeded
+from mmrsfm.randomness import SampleAddress, derive_seed, seed_generators, seeded
 from mmrsfm.registry import DATASETS
 
 SKIPPED_KEY = 'skipped_samples'
-_OWN = ('dataset', 'seed', 'on_error', 'max_skips', 'epoch', '_rejected')
+_OWN = ('dataset', 'seed', 'on_error', 'max_skips', 'epoch', 'following', '_rejected')
 _COUNTERS = 256  # one per data loader worker, so that they need no lock
 
 
@@ -32,11 +32,12 @@ class AddressedDataset(Dataset):
 
     A file that cannot be read (a :class:`DataError` or any ``OSError`` from the pipeline, or what
     mmcv's loader raises for an image that OpenCV cannot decode) ends the run with
-    ``on_error='raise'``. With ``'skip'`` the next readable sample in the order of the dataset takes
-    its place, drawn with an address of its own, and the item says so under the key
-    ``'skipped_samples'``: a list of ``dict(index, epoch, path, band, reason)``, which
-    :class:`AddressedCollate` carries to the batch. Every other error is one of the program: it is
-    raised, with a note that names the sample.
+    ``on_error='raise'``. With ``'skip'`` the next readable sample in the order of the sampler takes
+    its place (:attr:`following`; without one, in the order of the dataset). It has a turn of its
+    own as well, so that an epoch holds it twice, in two draws: the number of draws, which all ranks
+    agree on, stays what it is. The item says so under the key ``'skipped_samples'``: a list of
+    ``dict(index, epoch, path, band, reason)``, which :class:`AddressedCollate` carries to the
+    batch. Every other error is one of the program: it is raised, with a note that names the sample.
 
     MMEngine's datasets replace a sample whose pipeline returns ``None`` by a random one. Detection
     pipelines do that on purpose, for a crop without boxes, so it is allowed; the replacement
@@ -54,6 +55,8 @@ class AddressedDataset(Dataset):
 
     Attributes:
         epoch: Epoch of items that are asked for by a plain index.
+        following: From the address of a sample to that of the next one in the same epoch
+            (:meth:`mmrsfm.engine.EpochSampler.following`); ``None``: the order of the dataset.
 
     Raises:
         ConfigError: For an iterable-style dataset or an unknown policy.
@@ -64,6 +67,7 @@ class AddressedDataset(Dataset):
 
     dataset: Any
     epoch: int
+    following: Callable[[SampleAddress], SampleAddress] | None
 
     def __init__(
         self, dataset: Any, seed: int = 0, on_error: str = 'raise', max_skips: int = 100
@@ -81,6 +85,7 @@ class AddressedDataset(Dataset):
         self.on_error = on_error
         self.max_skips = max_skips
         self.epoch = 0
+        self.following = None
         # Shared memory: workers count, the main process reads.
         self._rejected = torch.zeros(_COUNTERS, dtype=torch.int64).share_memory_()
         for inner in _innermost(dataset):
@@ -114,22 +119,21 @@ class AddressedDataset(Dataset):
             DataError: A file cannot be read and the policy is to raise.
             TooManyBadSamplesError: Too many in a row cannot be read.
         """
-        epoch = getattr(index, 'epoch', self.epoch)
-        visit = getattr(index, 'visit', 0)
-        wanted = int(index)
-        if wanted < 0:
-            wanted += len(self)
+        place = int(index)
+        if place < 0:
+            place += len(self)
+        epoch: int = getattr(index, 'epoch', self.epoch)
+        wanted = position = SampleAddress(place, epoch, getattr(index, 'visit', 0))
         skipped: list[dict[str, Any]] = []
-        position = wanted
         while True:
-            address: tuple[int | str, ...] = (self.seed, epoch, position)
-            if visit:
-                address = (*address, 'visit', visit)
-            if position != wanted:
-                # Another draw than the sample's own, which may come in this epoch too.
-                address = (*address, 'instead of', wanted)
+            address: tuple[int | str, ...] = (self.seed, epoch, int(position))
+            if position.visit:
+                address = (*address, 'visit', position.visit)
+            if skipped:
+                # Another draw than the sample's own, which comes in this epoch too.
+                address = (*address, 'instead of', int(wanted))
             try:
-                item = self._draw(position, derive_seed(*address))
+                item = self._draw(int(position), derive_seed(*address))
                 break
             except Exception as error:
                 if not is_bad_file(error):
@@ -141,8 +145,9 @@ class AddressedDataset(Dataset):
                         raise
                     raise named from error
                 skipped.append(_record(named, position, epoch))
-            position = (position + 1) % len(self)
-            if len(skipped) > self.max_skips or position == wanted:
+            position = self._next(position)
+            back = (position, position.visit) == (wanted, wanted.visit)
+            if len(skipped) > self.max_skips or back:
                 last = skipped[-1]
                 raise TooManyBadSamplesError(
                     f'{len(skipped)} samples in a row cannot be read; the last one: '
@@ -159,6 +164,11 @@ class AddressedDataset(Dataset):
                 )
             item[SKIPPED_KEY] = skipped
         return item
+
+    def _next(self, position: SampleAddress) -> SampleAddress:
+        if self.following is not None:
+            return self.following(position)
+        return SampleAddress((position + 1) % len(self), position.epoch, position.visit)
 
     def _draw(self, position: int, seed: int) -> Any:
         if get_worker_info() is not None:
@@ -178,11 +188,11 @@ class AddressedDataset(Dataset):
     def _where(self, position: int, epoch: int) -> str:
         path = self._path(position)
         name = type(self.dataset).__name__
-        return f'(sample {position} of {name}, epoch {epoch}, {path or "path unknown"})'
+        return f'(sample {int(position)} of {name}, epoch {epoch}, {path or "path unknown"})'
 
     def _path(self, position: int) -> str | None:
         try:
-            info = self.dataset.get_data_info(position)
+            info = self.dataset.get_data_info(int(position))
             path = info.get('img_path')
         except Exception:  # only for a message: whatever is wrong here is reported elsewhere
             return None
@@ -257,7 +267,7 @@ def _innermost(dataset: Any) -> list[Any]:
 
 def _record(error: DataError, index: int, epoch: int) -> dict[str, Any]:
     return {
-        'index': index,
+        'index': int(index),
         'epoch': epoch,
         'path': error.path,
         'band': error.band,

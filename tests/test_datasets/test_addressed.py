@@ -226,6 +226,27 @@ def test_skipping_takes_the_next_readable_sample_and_says_so(tiles, workers):
     assert len(noise) == SIZE
 
 
+def test_the_sampler_may_say_which_is_next(tiles):
+    """And is asked by address: epoch and visit choose the order, and the draw."""
+    for broken in ('4.tif', '1.tif'):
+        (tiles / broken).write_bytes(b'')
+    data = dataset(tiles, on_error='skip')
+    assert pickle.loads(pickle.dumps(data)).following is None
+    asked = []
+
+    def following(address):
+        asked.append((int(address), address.epoch, address.visit))
+        return SampleAddress((address + 4) % SIZE, address.epoch, address.visit)
+
+    data.following = following
+    item = data[SampleAddress(4, 2, 1)]  # 4, 1, 5
+    assert item['data_samples'].img_path.endswith('5.tif')
+    assert asked == [(4, 2, 1), (1, 2, 1)]
+    assert [record['index'] for record in item['skipped_samples']] == [4, 1]
+    own = data[SampleAddress(5, 2, 1)]
+    assert not torch.equal(item['data_samples'].mask_noise, own['data_samples'].mask_noise)
+
+
 def test_a_good_batch_has_no_records(tiles):
     data = dataset(tiles, on_error='skip')
     assert set(AddressedCollate(default_collate)([data[0], data[1]])) == {'inputs', 'data_samples'}

@@ -62,6 +62,16 @@ def test_resuming_on_other_ranks_continues_at_the_right_sample(before, after):
     assert len({len(share) for share in news}) == 1
 
 
+@pytest.mark.parametrize('infinite', [False, True])
+def test_what_follows_in_an_epoch(infinite):
+    sampler = make(13, rank=1, world=2, infinite=infinite)
+    for epoch in (0, 4):
+        order = list(make_at(13, epoch))
+        for position, address in enumerate(order):
+            found = sampler.following(address)
+            assert (found, found.epoch) == (order[(position + 1) % 13], epoch)
+
+
 def make_at(size, epoch):
     sampler = make(size)
     sampler.set_epoch(epoch)

@@ -130,6 +130,24 @@ def test_a_resumed_run_goes_on_with_the_next_of_each_part(before, after, batches
         assert [repr(a) for a in whole] == [repr(a) for a in [*used, *rest]]
 
 
+@pytest.mark.parametrize('options', [
+    {}, dict(composition='drawn'), dict(composition='drawn', ratios=[2, 1, 2]),
+])  # fmt: skip
+def test_what_follows_is_of_the_same_part(options):
+    """Part after part, what is yielded next, around the end of the epoch."""
+    sampler = make(**options)
+    found = list(at(sampler, 3))
+    for part in range(3):
+        turns = [(int(one), one.visit) for one in found if part_of(one) == part]
+        for turn, behind in zip(turns, [*turns[1:], turns[0]], strict=True):
+            following = sampler.following(SampleAddress(turn[0], 3, turn[1]))
+            assert following.epoch == 3 and part_of(following) == part
+            if sampler.draws is not None or turn[1] == behind[1]:
+                assert (int(following), following.visit) == behind
+            else:  # the fixed composition stays within one pass over the part
+                assert following.visit == turn[1]
+
+
 def at(sampler, epoch):
     if not sampler.infinite:
         sampler.set_epoch(epoch)

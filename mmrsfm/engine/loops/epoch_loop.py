@@ -33,7 +33,9 @@ class EpochTrainLoop(ResumableLoop, EpochBasedTrainLoop):
         val_interval: Epochs between validations.
         dynamic_intervals: Pairs (epoch, interval) that change ``val_interval``.
         on_bad_sample: ``'raise'`` ends the run at the first sample that cannot be read; ``'skip'``
-            takes the next readable sample instead, and reports the bad ones at the epoch's end.
+            takes the next readable sample in the order of the sampler instead (which comes in its
+            own turn too), and reports the bad ones at the epoch's end. With a sampler of another
+            library: in the order of the dataset.
         max_bad_samples: With ``'skip'``, how many samples of one epoch may be bad, on each rank.
 
     Raises:

@@ -117,6 +117,10 @@ class ResumableLoop:
         if isinstance(sampler, EpochSampler):
             sampler.infinite = infinite
             self._sampler = sampler
+            if self.on_bad_sample == 'skip':
+                dataset: Any = loader.dataset
+                # num_batch_per_epoch has put a slice around it.
+                vars(dataset).get('_dataset', dataset).following = sampler.following
         elif hasattr(batch_sampler, 'sampler'):
             self._indices = AddressedIndices(sampler)
             batch_sampler.sampler = self._indices

@@ -115,6 +115,17 @@ class EpochSampler(Sampler):
             for place, epoch in zip(places, epochs, strict=True)
         ]
 
+    def following(self, address: SampleAddress) -> SampleAddress:
+        """The sample behind another one in the order of its epoch; behind the last, the first.
+
+        It does not depend on the position, the number of ranks or the worker that asks.
+
+        Args:
+            address: Of a sample that this sampler yields.
+        """
+        order = self._order(address.epoch)
+        return self._address(order[(order.index(address) + 1) % self.size], address.epoch)
+
     def __iter__(self) -> Iterator[SampleAddress]:
         return self._stream() if self.infinite else self._one_epoch()
 

@@ -146,6 +146,24 @@ class MultiDatasetSampler(EpochSampler):
             self._used = [0] * len(self.sizes)
         self.position = sum(self._used)
 
+    def following(self, address: SampleAddress) -> SampleAddress:
+        """As of :class:`EpochSampler`, of the same part: the proportions stay what they are."""
+        epoch, visit = address.epoch, address.visit
+        part = bisect_right(self._first, address) - 1
+        place = address - self._first[part]
+        if self.draws is None:
+            order = self._order_of(part, epoch, visit)
+            place = order[(order.index(place) + 1) % self.sizes[part]]
+            return SampleAddress(self._first[part] + place, epoch, visit)
+        last, rest = divmod(self.draws[part], self.sizes[part])
+        if rest and visit == last:
+            place = self._order_of(part, epoch, visit).index(place)
+        first, end = self._ends[part] - self.draws[part], self._ends[part]
+        order = self._order(epoch)
+        number = order.index(first + visit * self.sizes[part] + place)
+        behind = (*order[number + 1 :], *order[: number + 1])
+        return self._address(next(entry for entry in behind if first <= entry < end), epoch)
+
     def __iter__(self) -> Iterator[SampleAddress]:
         return super().__iter__() if self.shares is None else self._batches(self.shares)
 
