@@ -2,6 +2,8 @@
 """What a run shows of itself: speed, waiting, memory, TensorBoard, pictures of pretraining."""
 
 import json
+import os
+import random
 import sys
 import types
 from pathlib import Path
@@ -18,7 +20,9 @@ from mmrsfm.engine.hooks.iter_timer_hook import count_images
 from mmrsfm.engine.hooks.training_picture_hook import some_samples
 from mmrsfm.registry import VISBACKENDS
 from mmrsfm.visualization.training_pictures import multi_task_panels, stacked
+from tests.ranks import run_ranks
 from tests.test_engine.test_loops import build, equal
+from tests.test_engine.test_two_ranks import DDP
 from tests.test_engine.toy import ToyDataset, ToyModel, write_config
 
 
@@ -52,9 +56,9 @@ class DrawingModel(ToyModel):
     def reconstruct(self, inputs):
         raise NotImplementedError
 
-    def forward(self, inputs, target=None, index=None, mode='tensor'):
+    def forward(self, inputs, target=None, index=None, padding=None, mode='tensor'):
         if mode != 'predict' or self.training:
-            return super().forward(inputs, target, index, mode)
+            return super().forward(inputs, target, index, mode=mode)
         if self.fails:
             raise ValueError('cannot draw this')
         self.seen.append((list(index), torch.rand(1).item()))
@@ -181,11 +185,12 @@ def test_mlflow_is_asked_where_runs_are_and_gets_names_of_files(tmp_path, monkey
     assert calls[-1][0] == 'log_image' and calls[-1][1][1] == 'picture_7.png'
 
 
-def drawing(tmp_path, name, more):
+def drawing(tmp_path, name, more, run=True):
     options = dict.fromkeys(('val_cfg', 'val_dataloader', 'val_evaluator'))
     options |= {'model.type': 'DrawingModel', 'train_cfg.max_epochs': 2, **more}
     runner = build(tmp_path, tmp_path / name, **options)
-    runner.train()
+    if run:
+        runner.train()
     return runner
 
 
@@ -206,6 +211,41 @@ def test_a_picture_that_fails_is_no_end(tmp_path):
     assert runner.iter == 10
     text = next(Path(runner._log_dir).glob('*.log')).read_text()
     assert text.count('no more pictures: ValueError: cannot draw this') == 1
+
+
+def _drawn_by_two(rank, folder):
+    os.environ['LOCAL_RANK'] = str(rank)
+    folder = folder / f'of rank {rank}'
+    folder.mkdir()
+    hook = 'default_hooks.training_pictures'
+    found = {}
+    for name, options in {
+        'drawn': {hook: dict(type='mmrsfm.TrainingPictureHook', interval=2)},
+        'plain': {f'{hook}.interval': 0},
+        # The disk of rank 0, the images of rank 1: all ranks stop drawing at one place.
+        'master fails': {f'{hook}.interval': 2},
+        'other fails': {f'{hook}.interval': 2},
+    }.items():
+        options = {'model.fails': name == 'other fails' and rank == 1, **DDP, **options}
+        runner = drawing(folder, name, options, run=False)
+        if name == 'master fails':
+            runner.visualizer.add_image = None
+        runner.train()
+        model = runner.model.module
+        states = torch.cat([torch.get_rng_state().double(), torch.tensor([random.random()])])
+        found[name] = dict(model.state_dict()), states, len(model.seen)
+    return found
+
+
+def test_pictures_of_two_ranks(tmp_path):
+    first, second = run_ranks(_drawn_by_two, tmp_path, tmp_path)
+    for part in (first, second):
+        for name, (weights, states, _) in part.items():
+            equal(weights, first['plain'][0])
+            assert torch.equal(states, part['plain'][1]), name
+    # After step 1, every second one: 2, 4, and the last, 6.
+    assert [first[name][2] for name in first] == [4, 0, 1, 1]
+    assert [second[name][2] for name in second] == [4, 0, 1, 0]
 
 
 def test_a_few_samples_of_a_batch():

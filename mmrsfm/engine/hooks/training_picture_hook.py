@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from typing import Any
 
 import torch
-from mmengine.dist import is_main_process
+from mmengine.dist import all_gather_object, is_main_process
 from mmengine.hooks import Hook
 from mmengine.model import is_model_wrapper
 from mmengine.runner import Runner
@@ -73,13 +73,16 @@ class TrainingPictureHook(Hook):
         due = step % self._every == 0 or step == runner.max_iters or runner.iter == self._first
         if self._off or not due:
             return
+        failed = False
         try:
             self._draw(runner, step)
         except Exception as error:  # a picture is not worth a run
-            self._off = True
+            failed = True
             runner.logger.warning(
                 f'TrainingPictureHook: no more pictures: {type(error).__name__}: {error}'
             )
+        # Of all ranks: one that goes on alone would wait for the others in a sharded model.
+        self._off = any(all_gather_object(failed))
 
     def _draw(self, runner: Runner, step: int) -> None:
         batch = copy.deepcopy(self._batch)
