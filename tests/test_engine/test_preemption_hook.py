@@ -53,6 +53,21 @@ class SignalHook(Hook):
             time.sleep(0.02)
 
 
+@pytest.fixture(scope='module')
+def whole_run(tmp_path_factory):
+    """Losses, samples and weights of the uninterrupted run of some options."""
+    known = {}
+
+    def run(options):
+        if repr(options) not in known:
+            folder = tmp_path_factory.mktemp('whole')
+            runner, trace = train(folder, folder / 'run', **options)
+            known[repr(options)] = trace, runner.model.state_dict()
+        return known[repr(options)]
+
+    return run
+
+
 def preempt(folder, work_dir, options, wrapper=None, **sending):
     runner = build(folder, work_dir, **options)
     if wrapper is not None:
@@ -81,12 +96,28 @@ def preempt(folder, work_dir, options, wrapper=None, **sending):
             id='in-a-validation-where-nothing-was-saved',
         ),
         pytest.param(ITERS, dict(step=9), 'iter_9', 9, id='iterations'),
-        pytest.param(ITERS, dict(val_batch=(8, 0)), 'iter_8', 8, id='iterations-validation'),
-        pytest.param(EPOCHS | ACCUMULATE, dict(step=7), 'iter_7', 7, id='accumulation'),
+        pytest.param(
+            ITERS,
+            dict(val_batch=(8, 0)),
+            'iter_8',
+            8,
+            id='iterations-validation',
+            marks=pytest.mark.slow,
+        ),
+        pytest.param(
+            EPOCHS | ACCUMULATE,
+            dict(step=7),
+            'iter_7',
+            7,
+            id='accumulation',
+            marks=pytest.mark.slow,  # also in test_exact_resume.py, without a signal
+        ),
     ],
 )
-def test_the_run_saves_and_goes_on_to_the_same_numbers(tmp_path, options, sending, file, losses):
-    whole, all_of_it = train(tmp_path, tmp_path / 'whole', **options)
+def test_the_run_saves_and_goes_on_to_the_same_numbers(
+    tmp_path, whole_run, options, sending, file, losses
+):
+    all_of_it, weights = whole_run(options)
     trace, message = preempt(tmp_path, tmp_path / 'cut', options, **sending)
     path = str(tmp_path / f'cut/{file}.pth')
     assert path in message
@@ -98,7 +129,7 @@ def test_the_run_saves_and_goes_on_to_the_same_numbers(tmp_path, options, sendin
     resumed, rest = train(tmp_path, tmp_path / 'cut', **options, load_from=path, resume=True)
     assert rest.losses == all_of_it.losses[losses:]
     assert rest.samples == all_of_it.samples[losses:]
-    assert equal(whole.model.state_dict(), resumed.model.state_dict())
+    assert equal(weights, resumed.model.state_dict())
 
 
 def test_the_next_checkpoint_replaces_it(tmp_path):
@@ -114,7 +145,7 @@ def test_the_next_checkpoint_replaces_it(tmp_path):
     assert len(list(tmp_path.glob('*.sha256'))) == 4
 
 
-@pytest.mark.parametrize('name', ['SIGTERM', 'SIGUSR1'])
+@pytest.mark.parametrize('name', ['SIGTERM', pytest.param('SIGUSR1', marks=pytest.mark.slow)])
 def test_workers_survive_a_signal_to_all_processes(tmp_path, name):
     options = EPOCHS | {
         'train_dataloader.num_workers': 1,
