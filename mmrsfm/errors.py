@@ -81,6 +81,10 @@ class ImageSizeError(DataError):
     """The image, or its label, has another size than it should have."""
 
 
+class OutsideAreaError(DataError):
+    """A scene has nothing of the area of interest."""
+
+
 class DatasetNotFoundError(DataError):
     """The folder or the index of a dataset is missing, or not in the layout that is expected."""
 

@@ -3,16 +3,26 @@
 """Makes maps of scenes of any size with a trained model of any task."""
 
 import argparse
+import logging
 import sys
 from pathlib import Path
 from typing import Any
 
+from mmengine import dist
 from mmengine.config import Config
-from mmengine.logging import MMLogger
+from mmengine.logging import MMLogger, print_log
 
-from mmrsfm.engine import command_line, run_config, safe_loading
-from mmrsfm.errors import ConfigError, DatasetNotFoundError
+from mmrsfm.engine import command_line, run_config
+from mmrsfm.errors import (
+    ConfigError,
+    DataError,
+    DatasetNotFoundError,
+    MMRSFMError,
+    OutsideAreaError,
+)
 
+_PATIENCE = 7 * 24 * 3600.0
+_SHOWN = 3
 SUFFIXES = ('.tif', '.tiff', '.vrt', '.jp2', '.img', '.png', '.jpg', '.jpeg')
 
 
@@ -72,6 +82,10 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         '--formats', nargs='+', choices=('geojson', 'gpkg', 'dota'), help='of objects [all]'
     )
+    parser.add_argument(
+        '--keep-cut', action='store_true',
+        help='keep what the border of a tile cuts where the tile that sees it whole finds nothing',
+    )  # fmt: skip
     parser.add_argument('--page', action='store_true', help='write an HTML page and a picture')
     parser.add_argument('--overwrite', action='store_true', help='replace results of other runs')
     command_line.add_launcher_arguments(parser)
@@ -82,11 +96,15 @@ def find_scenes(text: str) -> list[str]:
     """Files of a scene, a folder, or a list."""
     path = Path(text)
     if path.is_dir():
-        found = sorted(str(one) for one in path.iterdir() if one.suffix.lower() in SUFFIXES)
+        found = sorted(
+            str(one)
+            for one in path.iterdir()
+            if one.suffix.lower() in SUFFIXES and not one.name.startswith('.')
+        )
         if not found:
             raise DatasetNotFoundError(f'holds no scene ({", ".join(SUFFIXES)})', path=path)
         return found
-    if path.suffix == '.txt':
+    if path.suffix.lower() == '.txt':
         if not path.is_file():
             raise DatasetNotFoundError('there is no such list', path=path)
         lines = [line.strip() for line in path.read_text(encoding='utf-8').splitlines()]
@@ -130,7 +148,6 @@ def parse_bands(words: list[str] | None) -> dict[str, str | int] | list[str | in
 
 
 def main(args: argparse.Namespace) -> None:
-    safe_loading.enable()
     import torch
 
     from mmrsfm.apis import SceneInferencer
@@ -144,6 +161,9 @@ def main(args: argparse.Namespace) -> None:
     onnx = args.checkpoint.endswith('.onnx')
     cfg = Config() if onnx else run_config.load_config(args.config, args.cfg_options)
     run_config.check_checkpoint(args.checkpoint, 'CHECKPOINT')
+    # Ranks wait for one another at the end of each scene, which may be long after their own part.
+    options = cfg.setdefault('env_cfg', {}).setdefault('dist_cfg', {})
+    options.setdefault('timeout', _PATIENCE)
     command_line.start_distributed(cfg, args)
     MMLogger.get_instance('mmrsfm')
     device = args.device or ('cuda' if torch.cuda.is_available() else 'cpu')
@@ -161,15 +181,46 @@ def main(args: argparse.Namespace) -> None:
 def run(
     inferencer: Any, scenes: list[str], partners: list[list[str]], args: argparse.Namespace
 ) -> None:
+    """Makes the maps; of several scenes one that cannot be used does not stop the others."""
+    failed: dict[str, str] = {}
+    outside: list[str] = []
     for number, scene in enumerate(scenes):
-        inferencer(
-            scene, *(column[number] for column in partners), out_dir=args.out,
-            aoi=args.aoi or args.bounds, bands=parse_bands(args.bands),
-            band_names=args.band_names, on_error=args.on_error,
-            stretch=None if args.stretch is None else tuple(args.stretch),
-            probabilities=args.probabilities, min_score=args.min_score, formats=args.formats,
-            overwrite=args.overwrite, page=args.page,
-        )  # fmt: skip
+        try:
+            run_one(inferencer, [scene, *(column[number] for column in partners)], args)
+        except OutsideAreaError:
+            if len(scenes) == 1:
+                raise
+            outside.append(scene)
+        except MMRSFMError as error:
+            if len(scenes) == 1:
+                raise
+            failed[scene] = str(error)
+            print_log(f'{scene} has no map: {error}', 'current', logging.WARNING)
+    if outside:
+        print_log(f'{len(outside)} scene(s) lie outside of the area of interest', 'current')
+    # As long as one computes, the end of another would be taken for a failure by the launcher.
+    everywhere: list[dict[str, str]] = dist.all_gather_object(failed)
+    reasons = {scene: text for part in reversed(everywhere) for scene, text in part.items()}
+    if reasons:
+        shown = '\n'.join(reasons[scene] for scene in sorted(reasons)[:_SHOWN])
+        more = '\n...' if len(reasons) > _SHOWN else ''
+        raise DataError(
+            f'{len(reasons)} of {len(scenes)} scenes have no map (the same command does only these '
+            f'again):\n{shown}{more}'
+        )
+    if len(outside) == len(scenes):
+        raise OutsideAreaError('the area of interest does not lie in any of the scenes')
+
+
+def run_one(inferencer: Any, files: list[str], args: argparse.Namespace) -> None:
+    inferencer(
+        *files, out_dir=args.out,
+        aoi=args.aoi or args.bounds, bands=parse_bands(args.bands),
+        band_names=args.band_names, on_error=args.on_error,
+        stretch=None if args.stretch is None else tuple(args.stretch),
+        probabilities=args.probabilities, min_score=args.min_score, formats=args.formats,
+        overwrite=args.overwrite, page=args.page, keep_cut=args.keep_cut,
+    )  # fmt: skip
 
 
 if __name__ == '__main__':

@@ -6,7 +6,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from mmrsfm.apis.scene.inferencer import SceneInferencer, SceneResult
+    from mmrsfm.apis.scene.inferencer import SceneInferencer
+    from mmrsfm.apis.scene.scene_run import SceneResult
 
 __all__ = ['SceneInferencer', 'SceneResult']
 

@@ -4,8 +4,10 @@
 import json
 import shutil
 import signal
+import threading
 import warnings
 from collections import namedtuple
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -16,7 +18,8 @@ from affine import Affine
 from mmrsfm.apis import SceneInferencer
 from mmrsfm.apis.scene.blending import plan_blocks, profile
 from mmrsfm.apis.scene.grid import TileGrid
-from mmrsfm.errors import ConfigError, CorruptImageError, DiskSpaceError
+from mmrsfm.apis.scene.scene_run import agree
+from mmrsfm.errors import ConfigError, CorruptImageError, DataError, DiskSpaceError
 from tests.processes import FORK
 from tests.ranks import run_ranks
 from tests.test_apis.scenes import ToyModel, picture, read
@@ -285,6 +288,85 @@ class TestReliability:
         (note,) = result.info['unreadable']
         assert (note['row'], note['col'], note['height'], note['width']) == (64, 64, 64, 64)
 
+    def test_a_scene_is_never_replaced_by_its_map(self, tmp_path):
+        scene = write_tif(tmp_path / 'a.tif', picture(40, 40))
+        before = Path(scene).read_bytes()
+        with pytest.raises(ConfigError, match=r'a\.tif is a scene that is read'):
+            infer(scene, tmp_path, overwrite=True)
+        shown = write_tif(tmp_path / 'b.png', picture(40, 40))  # the page has a picture b.png
+        with pytest.raises(ConfigError, match=r'b\.png is a scene that is read'):
+            infer(shown, tmp_path, page=True)
+        assert Path(scene).read_bytes() == before
+        infer(scene, tmp_path, name='map_of_a')
+
+    def test_what_was_asked_for_later_and_what_is_left_of_before(self, tmp_path):
+        scene = write_tif(tmp_path / 'a.tif', picture(40, 40))
+        infer(scene, tmp_path / 'out')
+        model = ToyModel()
+        result = infer(scene, tmp_path / 'out', model, page=True)
+        assert model.seen == [] and result.outputs['html'].exists()
+        assert json.loads(result.outputs['report'].read_text())['outputs']['html'] == 'a.html'
+        infer(scene, tmp_path / 'out', probabilities=True, overwrite=True)
+        assert (tmp_path / 'out/a_probabilities.tif').exists()
+        assert not (tmp_path / 'out/a.html').exists()  # of the run before
+        # The same command, killed, goes on although it says --overwrite.
+        again = ToyModel()
+        with pytest.raises(RuntimeError, match='killed'):
+            infer(write_tif(tmp_path / 'b.tif', picture(600, 100)), tmp_path / 'out',
+                  ToyModel(fail_after=15), overwrite=True)  # fmt: skip
+        infer(tmp_path / 'b.tif', tmp_path / 'out', again, overwrite=True)
+        assert 0 < len(again.seen) < 24
+
+    def test_an_area_of_interest_that_changes_is_another_run(self, tmp_path):
+        scene = write_tif(tmp_path / 'a.tif', picture(100, 100))
+        aoi = tmp_path / 'aoi.geojson'
+        for width in (300, 400):
+            x, y = TRANSFORM.c + 100, TRANSFORM.f - 100
+            ring = [[x, y], [x + width, y], [x + width, y - 300], [x, y - 300], [x, y]]
+            crs = {'type': 'name', 'properties': {'name': 'EPSG:32618'}}
+            polygon = {'type': 'Polygon', 'coordinates': [ring]}
+            feature = {'type': 'Feature', 'geometry': polygon, 'properties': {}}
+            aoi.write_text(
+                json.dumps({'type': 'FeatureCollection', 'crs': crs, 'features': [feature]})
+            )
+            if width == 300:
+                infer(scene, tmp_path / 'out', aoi=aoi)
+        with pytest.raises(ConfigError, match='run with other settings'):
+            infer(scene, tmp_path / 'out', aoi=aoi)
+
+    def test_what_is_no_number_has_no_class(self, tmp_path):
+        class Broken(ToyModel):
+            def predict(self, tiles):
+                found = super().predict(tiles)
+                for one in found:
+                    if self.task == 'classification':
+                        one.scores[:] = float('nan') if one.tile.col else 0.5
+                    else:
+                        one.logits[:, :10] = float('nan')
+                return found
+
+        scene = write_tif(tmp_path / 'a.tif', picture(60, 60))
+        result = infer(scene, tmp_path / 'out', Broken())
+        found = read(result.outputs['map'])[0]
+        assert (found[:10] == 255).all() and (found[10:] != 255).all()
+        assert result.info['not_a_number'] == 600
+        result = infer(scene, tmp_path / 'cells', Broken('classification', 32))
+        assert result.info['cells'] == result.info['not_a_number'] == 2
+
+    def test_the_reading_thread_has_ended_when_an_error_is_told(self, tmp_path, monkeypatch):
+        # It would read from files that are closed.
+        def full(*_):
+            raise OSError('no space left')
+
+        monkeypatch.setattr('mmrsfm.apis.scene.journal.Journal.write', full)
+        scene = write_tif(tmp_path / 'a.tif', picture(900, 300))
+        try:
+            infer(scene, tmp_path / 'out')
+        except OSError:
+            assert not [one for one in threading.enumerate() if 'read-ahead' in one.name]
+        else:
+            pytest.fail('an error was lost')
+
     def test_a_disk_without_room_is_said_before_anything_is_computed(self, tmp_path, monkeypatch):
         scene = write_tif(tmp_path / 'a.tif', picture(100, 100))
         usage = namedtuple('usage', 'total used free')(10**9, 10**9, 10**6)
@@ -304,6 +386,28 @@ class TestReliability:
         infer(scene, tmp_path / 'alone', alone)
         assert max(seen) < len(alone.seen)
         np.testing.assert_array_equal(read(tmp_path / 'out/a.tif'), truth(ToyModel(), array))
+
+    def test_no_rank_waits_for_one_that_failed(self, tmp_path):
+        scene = write_tif(tmp_path / 'a.tif', picture(600, 200))
+        (tmp_path / 'store').mkdir()
+        said = run_ranks(_fail_in_a_rank, tmp_path / 'store', scene, str(tmp_path / 'out'))
+        assert said[0] == ['rank 1 could not go on: nothing here', 'rank_1_failed', 12]
+        assert said[1] == ['nothing here', 'killed', 0]
+
+
+def _fail_in_a_rank(rank, scene, out):
+    """Rank 1 fails: before anything is computed, then in the middle; then all goes well."""
+    said = []
+    try:
+        agree(DataError('nothing here') if rank else None)
+    except DataError as error:
+        said.append(str(error))
+    try:
+        infer(scene, out, ToyModel(fail_after=3 if rank else None))
+    except RuntimeError as error:
+        said.append(str(error).split(':')[0])
+    result = infer(scene, out)
+    return [*said, result.info.get('map_size', [0])[0] // 50 if rank == 0 else 0]
 
 
 def _infer_in_a_rank(rank, scene, out):

@@ -18,7 +18,7 @@ from mmrsfm.apis.scene.tile_data import TileInput
 from mmrsfm.engine import command_line
 from mmrsfm.errors import ConfigError, ContractError, DataError, IncompleteLoadError
 from tests.test_apis.scenes import picture, read
-from tests.test_datasets.imagery import write_tif
+from tests.test_datasets.imagery import TRANSFORM, write_tif
 
 BANDS = ['B02', 'B03', 'B04', 'B08']
 _SPEC = importlib.util.spec_from_file_location(
@@ -205,6 +205,34 @@ class TestCommand:
         for name in 'ab':
             assert read(tmp_path / f'out/{name}.tif').shape == (1, 70, 45)
             assert (tmp_path / f'out/{name}.html').exists()
+
+    def test_a_scene_that_cannot_be_used_does_not_stop_the_others(
+        self, checkpoint, tmp_path, capsys
+    ):
+        make_config().dump(tmp_path / 'config.py')
+        for name in 'bc':
+            write_tif(tmp_path / f'scenes/{name}.tif', reflectances(), names=BANDS)
+        (tmp_path / 'scenes/a.tif').write_text('no image')
+        (tmp_path / 'scenes/._b.tif').write_text('of a file manager')
+        words = [
+            str(tmp_path / 'config.py'), str(checkpoint), str(tmp_path / 'scenes'), '--out',
+            str(tmp_path / 'out'), '--tile-size', '32', '--device', 'cpu',
+        ]  # fmt: skip
+        assert command_line.run_command(tool.main, tool.build_parser(), words) == 1
+        said = capsys.readouterr().err
+        assert '1 of 3 scenes have no map' in said and 'a.tif: cannot be opened' in said
+        assert sorted(path.name for path in (tmp_path / 'out').glob('*.tif')) == ['b.tif', 'c.tif']
+        # Scenes without a pixel of the area of interest are no failures, unless all are.
+        (tmp_path / 'scenes/a.tif').unlink()
+        write_tif(tmp_path / 'scenes/d.tif', reflectances(200, 45), names=BANDS)
+        area = ['--bounds', str(TRANSFORM.c), str(TRANSFORM.f - 1900), str(TRANSFORM.c + 100)]
+        words[4] = str(tmp_path / 'area')
+        inside = [*words, *area, str(TRANSFORM.f - 1800)]
+        assert command_line.run_command(tool.main, tool.build_parser(), inside) == 0
+        assert [path.name for path in (tmp_path / 'area').glob('*.tif')] == ['d.tif']
+        nowhere = [*words, '--bounds', '0', '0', '1', '1']
+        assert command_line.run_command(tool.main, tool.build_parser(), nowhere) == 1
+        assert 'does not lie in any of the scenes' in capsys.readouterr().err
 
     def test_scenes_and_their_partners(self, tmp_path):
         for folder in ('one', 'two'):

@@ -16,7 +16,7 @@ from rasterio.features import rasterize
 from shapely.geometry import shape
 
 from mmrsfm.apis.scene.grid import Tile
-from mmrsfm.errors import DataError
+from mmrsfm.errors import DataError, OutsideAreaError
 from mmrsfm.utils.vector import read_polygons
 
 Bounds = tuple[float, float, float, float]
@@ -50,6 +50,18 @@ class Region:
         bottom = min(self.row + self.height + pixels, limits.row + limits.height)
         right = min(self.col + self.width + pixels, limits.col + limits.width)
         return Region(top, left, bottom - top, right - left)
+
+    def widened(self, least: int, limits: Region, align: int = 1) -> Region:
+        """The rectangle, on all sides larger where it is smaller than a tile, inside of another.
+
+        Args:
+            least: Its sides in pixels at least, where the other one has as many.
+            limits: What it must not leave.
+            align: The first row and column are multiples of this.
+        """
+        row, height = _widened(self.row, self.height, least, limits.row, limits.height, align)
+        col, width = _widened(self.col, self.width, least, limits.col, limits.width, align)
+        return Region(row, col, height, width)
 
 
 @dataclass
@@ -98,6 +110,18 @@ class Area:
         return inside & (burnt > 0)
 
 
+def _widened(
+    start: int, size: int, least: int, first: int, limit: int, align: int
+) -> tuple[int, int]:
+    """First pixel and number of pixels of one axis."""
+    if size >= least:
+        return start, size
+    end = start + size
+    start = min(start - (least - size) // 2, first + limit - least)
+    start = max(start, first) // align * align
+    return start, min(max(start + least, end), first + limit) - start
+
+
 def find_area(
     aoi: str | Path | Sequence[float] | None,
     height: int,
@@ -120,7 +144,8 @@ def find_area(
         The area; ``None`` for everywhere.
 
     Raises:
-        DataError: If it does not lie in the scene, or the file is none.
+        OutsideAreaError: If it does not lie in the scene.
+        DataError: If the file is none.
     """
     if aoi is None:
         return None
@@ -151,7 +176,7 @@ def find_area(
     pixels = [one for one in pixels if one.intersects(scene)]
     bounds = shapely.total_bounds([one.intersection(scene) for one in pixels]) if pixels else None
     if bounds is None or not (bounds[2] > bounds[0] and bounds[3] > bounds[1]):
-        raise DataError('the area of interest does not lie in the scene', path=where)
+        raise OutsideAreaError('the area of interest does not lie in the scene', path=where)
     left, top, right, bottom = bounds
     row, col = int(np.floor(top + 1e-6)), int(np.floor(left + 1e-6))
     region = Region(

@@ -44,6 +44,8 @@ class CellProduct(RowProduct):
     ) -> None:
         super().__init__(model, source, overlap)
         self.formats = [one for one in formats or _FORMATS if one != 'dota']
+        if not self.formats:
+            raise ConfigError(f'cells are written as {list(_FORMATS)}, not as DOTA text')
         if unknown := sorted(set(self.formats) - set(_FORMATS)):
             raise ConfigError(f'cells are written as {list(_FORMATS)}, not as {unknown}')
         self.settings = {'formats': self.formats}
@@ -55,6 +57,10 @@ class CellProduct(RowProduct):
             for number, (item, prediction) in enumerate(self.next_row(stream))
             if prediction is not None and prediction.scores is not None
         ]
+        wrong = [bool(scores.isnan().any()) for _, _, scores in found]
+        if any(wrong):
+            self.notes.append({'unit': unit, 'not_a_number': sum(wrong)})
+            found = [one for one, bad in zip(found, wrong, strict=True) if not bad]
         return {
             'columns': np.array([number for number, _, _ in found], np.int64),
             'valid': np.array([share for _, share, _ in found], np.float64),

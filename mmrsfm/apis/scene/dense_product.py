@@ -99,6 +99,11 @@ class DenseProduct(Product):
             times.writing += time.perf_counter() - start
         start = time.perf_counter()
         mean, valid = self.blender.finish()
+        if mean is not None:
+            wrong = mean.isnan().any(0) & valid
+            if count := int(wrong.sum()):  # of these a class would be a made-up one
+                self.notes.append({'unit': unit, 'not_a_number': count})
+                valid = valid & ~wrong
         arrays = self._finished(mean, valid)
         times.writing += time.perf_counter() - start
         return arrays
@@ -209,7 +214,9 @@ def _probabilities(logits: torch.Tensor, valid: torch.Tensor) -> np.ndarray:
 def _probe(model: Any, source: SceneSource) -> tuple[int, int]:
     """Stride and channels of the feature maps, by one tile."""
     size = model.tile_size
-    features = model.predict([source.read(Tile(0, 0, 0, size, size))])[0].features
+    region = Region(0, 0, 0, 0) if source.area is None else source.area.region
+    tile = source.read(Tile(0, region.row, region.col, size, size))
+    features = model.predict([tile])[0].features
     channels, height, width = features.shape
     if size % height or height != width:
         raise ConfigError(

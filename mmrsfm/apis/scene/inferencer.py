@@ -3,11 +3,10 @@
 
 from __future__ import annotations
 
-import json
-import shutil
+import contextlib
 import time
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -24,29 +23,20 @@ from mmrsfm.apis.scene.model import OBJECT_TASKS, SceneModel
 from mmrsfm.apis.scene.object_product import ObjectProduct
 from mmrsfm.apis.scene.pages import write_pages
 from mmrsfm.apis.scene.products import Product
+from mmrsfm.apis.scene.scene_run import (
+    SceneResult,
+    SceneRun,
+    agree,
+    area_identity,
+    say,
+    scene_identity,
+)
 from mmrsfm.apis.scene.source import SceneSource
 from mmrsfm.apis.scene.stream import Times, predict_tiles
 from mmrsfm.checkpoints import file_digests
-from mmrsfm.engine.atomic_io import atomic_write, check_writable
-from mmrsfm.errors import ConfigError, DiskSpaceError
-from mmrsfm.utils.progress import duration, progress
+from mmrsfm.errors import ConfigError
+from mmrsfm.utils.progress import progress
 from mmrsfm.version import __version__
-
-_SPARE = 64 << 20
-
-
-@dataclass
-class SceneResult:
-    """What a scene became.
-
-    Attributes:
-        outputs: Files by what they are: ``'map'``, ``'probabilities'``, ``'geojson'``, ...;
-            ``'report'``, a JSON with :attr:`info`. Empty on other ranks than 0.
-        info: What was run: model, scenes, bands, tiles, times, blocks that could not be read.
-    """
-
-    outputs: dict[str, Path]
-    info: dict[str, Any]
 
 
 class SceneInferencer:
@@ -144,6 +134,7 @@ class SceneInferencer:
         overwrite: bool = False,
         name: str | None = None,
         page: bool = False,
+        keep_cut: bool = False,
     ) -> SceneResult:
         """Makes the map of a scene.
 
@@ -165,6 +156,8 @@ class SceneInferencer:
             overwrite: Whether results, and parts, of another run are replaced.
             name: What results are named instead of the scene's.
             page: Whether to write an HTML page that needs no network, and a picture.
+            keep_cut: Objects: whether pieces at borders of tiles stay that the tiles which see them
+                whole have not found; see :func:`mmrsfm.apis.scene.merging.merge_objects`.
 
         Returns:
             The files and what was run. Where they are there already, of a run that was asked the
@@ -177,94 +170,101 @@ class SceneInferencer:
         """
         stem = name or Path(str(scene)).name.split('?')[0].rsplit('.', 1)[0]
         out = Path(out_dir)
-        stated = band_names or self.model.file_bands
-        options = (bands, stated, None, on_error, stretch, resampling)
-        with SceneSource((scene, *further), self.model.inputs, *options) as source:
-            source.area = find_area(aoi, source.height, source.width, source.crs, source.transform)
-            product = self._product(source, probabilities, min_score, formats)
-            settings = self._settings(source, product, aoi, bands, stated, on_error, stretch,
-                                      resampling)  # fmt: skip
-            return self._run(source, product, settings, out, stem, overwrite, page)
-
-    def _run(
-        self,
-        source: SceneSource,
-        product: Product,
-        settings: dict[str, Any],
-        out: Path,
-        stem: str,
-        overwrite: bool,
-        page: bool,
-    ) -> SceneResult:
-        start = time.perf_counter()
-        journal = Journal(out / f'.{stem}.parts', settings)
-        main = dist.get_rank() == 0
-        pending: list[Any] = [None]
-        done: SceneResult | None = None
-        failure: Exception | None = None
-        if main:
+        options = (bands, band_names, None, on_error, stretch, resampling, self.model.file_bands)
+        with contextlib.ExitStack() as stack:
+            failure: Exception | None = None
             try:
-                done = _finished(out, stem, product, settings, overwrite)
-                check_writable(out)
-                todo = []
-                if done is None:
-                    journal.open(overwrite)
-                    todo = [unit for unit in product.units if not journal.has(unit)]
-                    _check_space(out, product, len(todo))
-                pending = [(done is not None, todo)]
+                source = stack.enter_context(
+                    SceneSource((scene, *further), self.model.inputs, *options)
+                )
+                size = (source.height, source.width)
+                source.area = find_area(aoi, *size, source.crs, source.transform)
+                product = self._product(source, probabilities, min_score, formats, keep_cut)
+                asked = (bands, source.file_bands, on_error, stretch, resampling)
+                settings = self._settings(source, product, *asked)
+                run = SceneRun(source, product, settings, out, stem, overwrite, page)
+                if dist.get_rank() == 0:
+                    run.prepare()
             except Exception as error:
                 failure = error  # the others must not wait
+            agree(failure)
+            return self._run(run)
+
+    def _run(self, run: SceneRun) -> SceneResult:
+        source, product, journal = run.source, run.product, run.journal
+        main = dist.get_rank() == 0
+        pending: list[Any] = [(run.done is not None, run.todo)]
         dist.broadcast_object_list(pending)
-        if failure is not None:
-            raise failure
-        if pending[0] is None:
-            raise ConfigError('rank 0 could not begin: see its message')
         finished, todo = pending[0]
         if finished:
-            return done or SceneResult({}, {})
+            return SceneResult({}, {}) if run.done is None else self._drawn(run, run.done)
         if main and not source.georeferenced:
             print_log(
                 f'{source.paths[0]} has no georeference: results are in pixels.', logger='current'
             )
         times = Times()
-        mine = _share(todo, dist.get_rank(), dist.get_world_size())
-        tiles = product.begin(mine)
-        predictions = predict_tiles(self.model, source.read, tiles, self.batch_size, times)
-        shown = progress(predictions, stem, len(tiles)) if main else predictions
-        stream = iter(shown)
-        for unit in mine:
-            arrays = product.compute(unit, stream, times)
-            begin = time.perf_counter()
-            # All so far: what was read ahead is not read again after a kill.
-            journal.write(unit, arrays, source.unreadable)
-            times.writing += time.perf_counter() - begin
-        for _ in stream:
-            pass  # the last line of the progress
+        try:
+            self._compute(run, _share(todo, dist.get_rank(), dist.get_world_size()), times)
+        except Exception as error:
+            journal.fail(dist.get_rank(), error)
+            raise
         if not main:
             return SceneResult({}, {})
         journal.wait_for(product.units)
         begin = time.perf_counter()
-        outputs = product.write(journal, out, stem)
-        if page:
-            scenes = [path for path in source.paths if path is not None]
-            model = self.model
-            outputs |= write_pages(
-                out, stem, scenes, product.region, product.names, model.palette, product.objects,
-                outputs.get('map'), self._facts(times), source.file_bands,
-            )  # fmt: skip
+        outputs = product.write(journal, run.out, run.stem)
+        if run.page:
+            outputs |= self._pages(run, outputs, self._facts(times.tiles))
         times.writing += time.perf_counter() - begin
-        info = self._info(source, product, journal, settings, times, start, outputs)
-        outputs['report'] = out / f'{stem}.json'
-        atomic_write(outputs['report'], json.dumps(info, indent=1, default=str).encode())
+        info = self._info(source, product, journal, run.settings, times, run.start, outputs)
+        result = run.report(outputs, info)
         journal.remove()
-        _say(info)
-        return SceneResult(outputs, info)
+        say(info)
+        return result
 
-    def _facts(self, times: Times) -> dict[str, Any]:
+    def _compute(self, run: SceneRun, units: Sequence[int], times: Times) -> None:
+        """Makes the units of this rank."""
+        source, product = run.source, run.product
+        tiles = product.begin(units)
+        # Closed on every way out: its thread must not read on while the files are closed.
+        with contextlib.closing(
+            predict_tiles(self.model, source.read, tiles, self.batch_size, times)
+        ) as predictions:
+            main = dist.get_rank() == 0
+            stream = iter(progress(predictions, run.stem, len(tiles)) if main else predictions)
+            for unit in units:
+                arrays = product.compute(unit, stream, times)
+                begin = time.perf_counter()
+                # All so far: what was read ahead is not read again after a kill.
+                run.journal.write(unit, arrays, [*source.unreadable, *product.notes])
+                times.writing += time.perf_counter() - begin
+            for _ in stream:
+                pass  # the last line of the progress
+
+    def _drawn(self, run: SceneRun, done: SceneResult) -> SceneResult:
+        """What was done before, with the page that is asked for only now."""
+        if not run.page or 'html' in done.outputs:
+            return done
+        outputs = {key: path for key, path in done.outputs.items() if key != 'report'}
+        outputs |= self._pages(run, outputs, self._facts(done.info['tiles']))
+        names = {key: path.name for key, path in outputs.items()}
+        return run.report(outputs, {**done.info, 'outputs': names})
+
+    def _pages(
+        self, run: SceneRun, outputs: dict[str, Path], facts: dict[str, Any]
+    ) -> dict[str, Path]:
+        source, product = run.source, run.product
+        scenes = [path for path in source.paths if path is not None]
+        return write_pages(
+            run.out, run.stem, scenes, product.region, product.names, self.model.palette,
+            product.objects, outputs.get('map'), facts, source.file_bands,
+        )  # fmt: skip
+
+    def _facts(self, tiles: int) -> dict[str, Any]:
         return {
             'Model': Path(self.model.checkpoint).name,
             'Task': self.model.task.replace('_', ' '),
-            'Tiles': f'{times.tiles} of {self.model.tile_size} px, overlap {self.overlap} px',
+            'Tiles': f'{tiles} of {self.model.tile_size} px, overlap {self.overlap} px',
         }
 
     def _product(
@@ -273,9 +273,10 @@ class SceneInferencer:
         probabilities: bool,
         min_score: float,
         formats: Sequence[str] | None,
+        keep_cut: bool,
     ) -> Product:
         if self.model.task in OBJECT_TASKS:
-            return ObjectProduct(self.model, source, self.overlap, min_score, formats)
+            return ObjectProduct(self.model, source, self.overlap, min_score, formats, keep_cut)
         if self.model.task == 'classification':
             return CellProduct(self.model, source, self.overlap, formats)
         return DenseProduct(self.model, source, self.overlap, self.memory, probabilities)
@@ -291,7 +292,8 @@ class SceneInferencer:
         return {
             **self._model_settings,
             'version': __version__,
-            'scenes': [_identity(path) for path in source.paths if path is not None],
+            'scenes': [None if path is None else scene_identity(path) for path in source.paths],
+            'area': area_identity(source.area),
             'asked': list(asked),
             'tile_size': self.model.tile_size,
             'overlap': self.overlap,
@@ -313,6 +315,7 @@ class SceneInferencer:
         region = product.region
         seconds = time.perf_counter() - start
         megapixels = region.height * region.width / 1e6
+        notes = journal.notes(product.units)
         return {
             'task': self.model.task,
             'scenes': [path for path in source.paths if path is not None],
@@ -334,7 +337,8 @@ class SceneInferencer:
                 name: round(getattr(times, name), 3) for name in ('model', 'waiting', 'writing')
             },
             'waiting_share': round(times.waiting_share, 4),
-            'unreadable': journal.notes(product.units),
+            'unreadable': [note for note in notes if 'path' in note],
+            'not_a_number': sum(note.get('not_a_number', 0) for note in notes),
             'outputs': {key: path.name for key, path in outputs.items()},
             **product.info,
             'digest': digest(settings),
@@ -377,68 +381,3 @@ def load_model(
 def _share(units: Sequence[int], rank: int, ranks: int) -> list[int]:
     """Units that follow each other, for one rank: neighbours share what was computed."""
     return list(units[len(units) * rank // ranks : len(units) * (rank + 1) // ranks])
-
-
-def _identity(path: str) -> list[Any]:
-    """What tells a scene from another, or from itself after a change."""
-    file = Path(path)
-    if not file.is_file():
-        return [path]
-    status = file.stat()
-    return [str(file.resolve()), status.st_size, status.st_mtime_ns]
-
-
-def _check_space(out: Path, product: Product, missing: int) -> None:
-    """Raises before anything is computed that there is no room for."""
-    parts = product.nbytes * missing // max(len(product.units), 1)
-    need = parts + product.nbytes + _SPARE
-    free = shutil.disk_usage(out).free
-    if need > free:
-        raise DiskSpaceError(
-            f'{out}: the results may take {need / 1e9:.2f} GB before they are compressed (parts '
-            f'and map), {free / 1e9:.2f} GB are free. Make room, choose another folder, a smaller '
-            'area (aoi), or leave out probabilities'
-        )
-
-
-def _finished(
-    out: Path, stem: str, product: Product, settings: dict[str, Any], overwrite: bool
-) -> SceneResult | None:
-    """The result of an earlier run that was asked the same."""
-    if overwrite:
-        return None
-    report = out / f'{stem}.json'
-    if not report.exists():
-        there = [path for path in product.files(out, stem).values() if path.exists()]
-        if there:
-            raise ConfigError(
-                f'{there[0]} is there, and nothing says what of: take another folder, or '
-                'overwrite=True (--overwrite)'
-            )
-        return None
-    try:
-        info = json.loads(report.read_text(encoding='utf-8'))
-        outputs = {key: out / name for key, name in info['outputs'].items()}
-        same = info['digest'] == digest(settings)
-    except (ValueError, KeyError, TypeError):
-        same, outputs, info = False, {}, {}
-    if not same:
-        raise ConfigError(
-            f'{report} is of a run with other settings: take another folder, or overwrite=True '
-            '(--overwrite)'
-        )
-    if not all(path.exists() for path in outputs.values()):
-        return None
-    print_log(f'{stem}: done before, {report}', logger='current')
-    return SceneResult({**outputs, 'report': report}, info)
-
-
-def _say(info: dict[str, Any]) -> None:
-    text = (
-        f'{info["scenes"][0]}: {", ".join(info["outputs"].values())} in '
-        f'{duration(info["seconds"])} ({info["seconds_per_megapixel"]} s per megapixel, '
-        f'{info["waiting_share"]:.0%} waiting for data)'
-    )
-    if info['unreadable']:
-        text += f'; {len(info["unreadable"])} block(s) could not be read and are no data'
-    print_log(text, logger='current')

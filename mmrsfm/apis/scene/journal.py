@@ -9,6 +9,8 @@ import json
 import os
 import shutil
 import time
+import zipfile
+import zlib
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -20,6 +22,7 @@ from mmrsfm.errors import ConfigError, DataError
 
 _MANIFEST = 'manifest.json'
 _NOTES = '_notes'
+_FAILED = 'rank_{}_failed.txt'
 
 
 def digest(settings: Mapping[str, Any]) -> str:
@@ -47,19 +50,21 @@ class Journal:
         """Makes the folder, or finds that of a run that was asked the same.
 
         Args:
-            restart: Whether blocks of another run are dropped.
+            restart: Whether blocks of a run that was asked something else are dropped.
 
         Raises:
             ConfigError: If it holds blocks of another run.
             OSError: If it cannot be written.
         """
         manifest = self.folder / _MANIFEST
-        if manifest.exists() and not restart:
+        same = False
+        if manifest.exists():
             try:
                 there = json.loads(manifest.read_text(encoding='utf-8'))
             except ValueError:
                 there = {}
-            if there != self.settings:
+            same = there == self.settings
+            if not same and not restart:
                 different = sorted(
                     key
                     for key in {*there, *self.settings}
@@ -70,13 +75,14 @@ class Journal:
                     f'({", ".join(different)}): continue that run, take another folder for the '
                     'results, or drop them (overwrite=True, --overwrite)'
                 )
-        elif self.folder.exists():
+        if not same and self.folder.exists():
             shutil.rmtree(self.folder)
         if not manifest.exists():
             text = json.dumps(self.settings, indent=1, sort_keys=True)
             atomic_write(manifest, text.encode())
-        for leftover in self.folder.glob('.*.incomplete'):
-            leftover.unlink(missing_ok=True)
+        for pattern in ('.*.incomplete', _FAILED.format('*')):
+            for leftover in self.folder.glob(pattern):
+                leftover.unlink(missing_ok=True)
 
     def has(self, index: int) -> bool:
         """Whether a block is finished."""
@@ -127,7 +133,9 @@ class Journal:
             with np.load(path, allow_pickle=False) as content:
                 chosen = names or [name for name in content.files if name != _NOTES]
                 return {name: content[name] for name in chosen}
-        except (OSError, ValueError, KeyError, EOFError) as error:
+        except (
+            OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error,
+        ) as error:  # fmt: skip
             raise DataError(
                 f'cannot be read ({error})', path=path, hint='Delete it: it is computed again'
             ) from error
@@ -140,15 +148,31 @@ class Journal:
                 found[json.dumps(note, sort_keys=True)] = note
         return list(found.values())
 
+    def fail(self, rank: int, error: Exception) -> None:
+        """Tells the rank that waits for the blocks of this one that they will not come.
+
+        Args:
+            rank: This rank.
+            error: Why.
+        """
+        with contextlib.suppress(OSError):
+            text = f'{type(error).__name__}: {error}'
+            atomic_write(self.folder / _FAILED.format(rank), text.encode())
+
     def wait_for(self, indexes: Iterable[int], interval: float = 0.5) -> None:
         """Waits until other ranks have finished their blocks.
 
         Args:
             indexes: The blocks.
             interval: Seconds between two looks.
+
+        Raises:
+            DataError: If one of them has failed.
         """
         for index in indexes:
             while not self.has(index):
+                for path in self.folder.glob(_FAILED.format('*')):
+                    raise DataError(f'{path.stem}: {path.read_text(encoding="utf-8")}')
                 time.sleep(interval)
 
     def remove(self) -> None:

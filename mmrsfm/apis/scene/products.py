@@ -38,6 +38,7 @@ class Product(ABC):
         nbytes: Bytes of the results before compression.
         settings: What of the results is asked, for the digest of the run.
         info: What is reported of them.
+        notes: What a unit has to say of itself, for the report.
         objects: Once they are written, what can be outlined in a picture; ``None``: nothing.
         names: Names of the classes; where nobody says them, numbers, once they are known.
     """
@@ -55,12 +56,14 @@ class Product(ABC):
         bottom, right = wanted.row + wanted.height, wanted.col + wanted.width
         self.region = Region(row, col, bottom - row, right - col)
         margin = -(-(overlap // 2) // align) * align
-        grown = self.region.grown(margin, self.scene)
+        # A region smaller than a tile lies in the middle of one, which does not leave the scene.
+        grown = self.region.grown(margin, self.scene).widened(model.tile_size, self.scene, align)
         self.grid = TileGrid(
             grown.height, grown.width, model.tile_size, overlap, align, (grown.row, grown.col)
         )
         self.settings: dict[str, Any] = {}
         self.info: dict[str, Any] = {}
+        self.notes: list[dict[str, Any]] = []
 
     def transform(self, stride: int = 1) -> Affine:
         """From (column, row) of the results to (x, y).

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import re
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
@@ -34,9 +35,12 @@ def open_scene(path: str, first: Any, resampling: Resampling, stack: list[Any]) 
         ImageNotFoundError: If it is not there.
         CorruptImageError: If it cannot be opened.
         ImageSizeError: If one of the two has no CRS, and their sizes differ.
-        DataError: If the two do not overlap, or one cannot be projected to the other.
+        DataError: If the two do not overlap, one cannot be projected to the other, or their places
+            differ and one of them has no CRS.
     """
-    if not (path.startswith('/vsi') or '://' in path or Path(path).exists()):
+    # NETCDF:"a.nc":band, GTIFF_DIR:2:a.tif and the like are no paths of files.
+    inside = path.startswith('/vsi') or '://' in path or re.match('[A-Z0-9_]{2,}:', path)
+    if not (inside or Path(path).exists()):
         raise ImageNotFoundError('no such scene', path=path)
     with warnings.catch_warnings():
         warnings.simplefilter('ignore', NotGeoreferencedWarning)
@@ -48,8 +52,15 @@ def open_scene(path: str, first: Any, resampling: Resampling, stack: list[Any]) 
     if first is None or _same_grid(first, file):
         return file
     if first.crs is None or file.crs is None:
-        if first.shape == file.shape:
+        placed = not (first.transform.is_identity or file.transform.is_identity)
+        if first.shape == file.shape and not (placed and not _same_place(first, file)):
             return file  # nothing says where one of them is: pixel for pixel
+        if first.shape == file.shape:
+            raise DataError(
+                f'lies elsewhere than the first scene {first.name}, and one of them has no CRS to '
+                'reproject by',
+                path=path,
+            )
         raise ImageSizeError(
             f'{file.height} x {file.width} pixels, the first scene {first.height} x '
             f'{first.width}, and one of them has no CRS to reproject by',
@@ -88,12 +99,12 @@ def _reprojected(file: Any, first: Any, resampling: Resampling, stack: list[Any]
 
 
 def _same_grid(one: Any, other: Any) -> bool:
+    return one.shape == other.shape and one.crs == other.crs and _same_place(one, other)
+
+
+def _same_place(one: Any, other: Any) -> bool:
     near = 1e-6 * (abs(one.transform.a) + abs(one.transform.b))
-    return (
-        one.shape == other.shape
-        and one.crs == other.crs
-        and one.transform.almost_equals(other.transform, near)
-    )
+    return one.transform.almost_equals(other.transform, near)
 
 
 def _bounds(file: Any) -> tuple[float, float, float, float]:

@@ -48,13 +48,16 @@ class SceneSource:
         inputs: What the model reads of each.
         bands: For each scene, which bands they are; see :func:`mmrsfm.apis.scene.bands.
             choose_bands`. One mapping or list for all is possible too.
-        band_names: Names of all bands of the files, where those name none.
+        band_names: Names of all bands of the files, instead of those that they state themselves;
+            of several scenes for those that have as many bands.
         area: Where results are wanted; ``None``: everywhere.
         on_error: Blocks of a file that cannot be decoded: ``'raise'``, or ``'skip'``: they are no
             data, and named in :attr:`unreadable`.
         stretch: Values that become 0 and 255, for models of 8-bit pictures and scenes of another
             type.
         resampling: How further scenes are reprojected: a name of rasterio's.
+        known_names: Names of all bands of the dataset's files: for scenes that state none and have
+            as many bands.
 
     Attributes:
         paths: As given.
@@ -62,7 +65,7 @@ class SceneSource:
         width: Columns.
         crs: Its CRS; ``None`` without one.
         transform: From (column, row) to (x, y).
-        file_bands: The ``band_names`` that were given.
+        file_bands: The ``band_names`` that were given, else the ``known_names``.
         unreadable: For each block that was skipped ``dict(path, row, col, height, width, bands,
             reason)``, in pixels of the grid.
 
@@ -85,7 +88,10 @@ class SceneSource:
         on_error: str = 'raise',
         stretch: tuple[float, float] | None = None,
         resampling: str = 'bilinear',
+        known_names: Sequence[str] | None = None,
     ) -> None:
+        if stretch is not None and not -np.inf < stretch[0] < stretch[1] < np.inf:
+            raise ConfigError(f'stretch is a lower and a higher value, got {tuple(stretch)}')
         if on_error not in ON_ERROR:
             raise ConfigError(f'on_error is one of {ON_ERROR}, got {on_error!r}')
         if resampling not in Resampling.__members__:
@@ -119,8 +125,8 @@ class SceneSource:
         self.crs: CRS | None = first.crs
         self.transform: Affine = first.transform
         self.area = area
-        self.file_bands = band_names
-        self._choose(inputs, bands, band_names)
+        self.file_bands = band_names or known_names
+        self._choose(inputs, bands, band_names, known_names)
         rows = sum(
             _row_bytes(file, len(chosen))
             for file, chosen in zip(self._files, self._bands, strict=True)
@@ -221,8 +227,15 @@ class SceneSource:
         inputs: Sequence[InputSpec],
         bands: Bands | Sequence[Bands | None] | None,
         band_names: Sequence[str] | None,
+        known_names: Sequence[str] | None,
     ) -> None:
         """Finds the bands of every input."""
+        counts = [_own(file).count for file in self._files if file is not None]
+        if band_names is not None and len(band_names) not in counts:
+            raise BandMismatchError(
+                f'{counts[0]} band(s), but {len(band_names)} names were given: {list(band_names)}',
+                path=self.paths[0],
+            )
         several = (
             isinstance(bands, Sequence)
             and len(bands) == len(inputs)
@@ -239,13 +252,13 @@ class SceneSource:
                 self._nodata.append(None)
                 continue
             path = str(self.paths[number])
-            own = file.src_dataset if isinstance(file, WarpedVRT) else file
+            own = _own(file)
             count = own.count
             chosen: Any = bands[number] if several else bands  # type: ignore[index,call-overload]
             names = _own_band_names(own)
-            stated = band_names if band_names is not None and len(band_names) == count else None
-            if band_names is not None and stated is None and names is None:
-                stated = band_names  # does not fit: the error says so
+            # What the file says of itself is truer than what those of the training were like.
+            said = band_names if names is not None else band_names or known_names
+            stated = said if said is not None and len(said) == count else None
             found, known = choose_bands(spec, count, names, path, chosen, stated)
             kinds = {own.dtypes[position] for position in found}
             if any('complex' in kind for kind in kinds):
@@ -346,6 +359,11 @@ class SceneSource:
                 good &= plane != value
             found |= good
         return found
+
+
+def _own(file: Any) -> Any:
+    """The file itself, where it is read through a reprojection."""
+    return file.src_dataset if isinstance(file, WarpedVRT) else file
 
 
 def _file_mask(file: Any, indexes: list[int], window: Window) -> np.ndarray:

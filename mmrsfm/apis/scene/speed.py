@@ -117,7 +117,7 @@ def describe_scene(figures: dict[str, Any]) -> str:
 def _read_all(inferencer: SceneInferencer, scenes: list[str]) -> tuple[float, int, int]:
     """Seconds of reading all tiles; pixels of the scene; number of tiles."""
     model = inferencer.model
-    with SceneSource(tuple(scenes), model.inputs, band_names=model.file_bands) as source:
+    with SceneSource(tuple(scenes), model.inputs, known_names=model.file_bands) as source:
         grid = TileGrid(source.height, source.width, model.tile_size, inferencer.overlap)
         start = time.perf_counter()
         for tile in grid:

@@ -3,10 +3,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import queue
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol, TypeVar
 
@@ -55,7 +56,7 @@ def predict_tiles(
     tiles: Iterable[Tile],
     batch_size: int,
     times: Times,
-) -> Iterator[tuple[TileInput, TilePrediction | None]]:
+) -> Generator[tuple[TileInput, TilePrediction | None], None, None]:
     """Reads and predicts tiles.
 
     Args:
@@ -71,17 +72,18 @@ def predict_tiles(
     """
     waiting: list[TileInput] = []
     full: list[TileInput] = []
-    for item in read_ahead(tiles, read, 2 * batch_size, times):
-        waiting.append(item)
-        if item.valid.any():
-            full.append(item)
-        else:
-            times.empty += 1
-        if len(full) == batch_size:
+    with contextlib.closing(read_ahead(tiles, read, 2 * batch_size, times)) as items:
+        for item in items:
+            waiting.append(item)
+            if item.valid.any():
+                full.append(item)
+            else:
+                times.empty += 1
+            if len(full) == batch_size:
+                yield from _predicted(model, waiting, full, times)
+                waiting, full = [], []
+        if waiting:
             yield from _predicted(model, waiting, full, times)
-            waiting, full = [], []
-    if waiting:
-        yield from _predicted(model, waiting, full, times)
 
 
 def _predicted(
@@ -97,7 +99,7 @@ def _predicted(
 
 def read_ahead(
     items: Iterable[Any], read: Callable[[Any], T], depth: int, times: Times
-) -> Iterator[T]:
+) -> Generator[T, None, None]:
     """Applies a function in a thread, a few items ahead.
 
     Args:
