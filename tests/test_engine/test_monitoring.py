@@ -153,6 +153,32 @@ def test_without_tensorboard_a_run_goes_on(tmp_path, monkeypatch):
     assert text.count('TensorBoard is not installed') == 1
 
 
+def test_a_tensorboard_that_does_not_work_is_no_end(tmp_path, monkeypatch):
+    # Another package than it was made for; no place for its file; a disk that is full later on.
+    def broken(*_):
+        raise TypeError('Descriptors cannot be created directly.')
+
+    blocked = tmp_path / 'file'
+    blocked.write_text('')
+    said = []
+    record = 'mmrsfm.visualization.tensorboard_backend.print_log'
+    monkeypatch.setattr(record, lambda text, **_: said.append(text))
+    kind = VISBACKENDS.get('mmrsfm.TensorboardVisBackend')
+    picture = np.zeros((4, 4, 3), np.uint8)
+    for save_dir, step in ((blocked / 'below', 0), (tmp_path / 'a', 2), (tmp_path / 'b', 0)):
+        backend = kind(str(save_dir))
+        with monkeypatch.context() as patch:
+            if save_dir.name == 'b':
+                patch.setattr('torch.utils.tensorboard.SummaryWriter', broken)
+            for number in range(4):
+                if number == 2 and step:
+                    patch.setattr(backend.experiment, 'add_scalar', broken)
+                backend.add_scalars({'loss': 1.0}, number)
+                backend.add_image('picture', picture, number)
+        backend.close()
+    assert len(said) == 3 and 'file' in said[0] and 'Descriptors' in said[1] == said[2]
+
+
 def test_other_trackers_by_one_option(tmp_path):
     from mmrsfm.engine import run_config
 
