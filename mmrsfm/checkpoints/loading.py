@@ -15,27 +15,18 @@ from mmengine.logging import print_log
 from mmengine.model import is_model_wrapper
 from torch import Tensor, nn
 
-from mmrsfm.checkpoints.adaptation import CHOICES, Adaptation, check_contract
+from mmrsfm.checkpoints.adaptation import Adaptation, check_contract
 from mmrsfm.checkpoints.branches import choose_branch
+from mmrsfm.checkpoints.fitting import fit_stem, fit_tables
 from mmrsfm.checkpoints.kinship import adopt
 from mmrsfm.checkpoints.layout import Layout, StateDict, detect_layout, get_layout
-from mmrsfm.checkpoints.position import (
-    Grid,
-    fit_bias_table,
-    fit_distance_table,
-    fit_table,
-    grid_of_distances,
-    is_bias_table,
-    is_distance_table,
-    is_position_table,
-    stated_grid,
-)
+from mmrsfm.checkpoints.position import Grid
 from mmrsfm.checkpoints.reading import read_checkpoint
 from mmrsfm.checkpoints.report import LoadReport, attach_report, compact, fingerprint
-from mmrsfm.checkpoints.stem import adapt_stem, contract_of_layout, find_stem
+from mmrsfm.checkpoints.stem import contract_of_layout
 from mmrsfm.checkpoints.traits import CONTRACT_KEY, TRAITS_KEY
 from mmrsfm.checkpoints.unwrapping import unwrap
-from mmrsfm.contract import ImageryContract, band_keys
+from mmrsfm.contract import ImageryContract
 from mmrsfm.errors import CheckpointError, ContractError, IncompleteLoadError, UnknownLayoutError
 
 # Buffers that are computed from the architecture, or only count.
@@ -124,8 +115,8 @@ def load_pretrained(
         traits = found.meta.get(TRAITS_KEY) or {}
         if source_grid is None and traits.get('grid'):
             source_grid = (int(traits['grid'][0]), int(traits['grid'][1]))
-        _fit_tables(offered, target, module, source_grid, report)
-        _fit_stem(offered, target, module, whole, report)
+        fit_tables(offered, target, module, source_grid, report)
+        fit_stem(offered, target, module, whole, report)
         selected = _match(offered, target, report)
         _check_complete(target, selected, module, whole, allow_missing, by_design, report, where)
         module.load_state_dict(selected, strict=False)
@@ -254,74 +245,6 @@ def _check_norm_style(
             f'{type(module).__name__} has {here}-norm ones: it would compute nonsense without a '
             f"word. Build the backbone with norm_style='{stated}'."
         )
-
-
-def _fit_tables(
-    offered: StateDict,
-    target: Mapping[str, Tensor],
-    module: nn.Module,
-    source_grid: Grid | None,
-    report: LoadReport,
-) -> None:
-    for name in list(offered):
-        done = None
-        if name not in target:
-            continue
-        if is_position_table(name, offered[name]):
-            grid = source_grid or grid_of_distances(offered, name)
-            offered[name], done = fit_table(
-                name, offered[name], target[name], stated_grid(module, name), grid
-            )
-        elif is_distance_table(name, offered[name]):
-            offered[name], done = fit_distance_table(name, offered[name], target[name])
-        elif is_bias_table(name, offered[name]):
-            offered[name], done = fit_bias_table(name, offered[name], target[name], module)
-        if done:
-            report.resized[name] = done
-
-
-def _fit_stem(
-    offered: StateDict,
-    target: Mapping[str, Tensor],
-    module: nn.Module,
-    whole: bool,
-    report: LoadReport,
-) -> None:
-    stem = find_stem(module.backbone if whole else module)  # type: ignore[arg-type]
-    name = f'backbone.{stem}' if whole and stem else stem
-    if name is None or name not in offered or name not in target:
-        return
-    weight, wanted = offered[name], target[name]
-    method = report.adaptation.bands
-    if weight.ndim != 4 or wanted.ndim != 4:
-        return
-    source_bands = report.adaptation.source_bands
-    if source_bands is None and report.contract is not None:
-        source_bands = report.contract.band_names
-    target_bands = report.target.band_names if report.target is not None else None
-    same_count = weight.shape[1] == wanted.shape[1]
-    if method is None:
-        if not same_count:
-            names = f' ({", ".join(source_bands)})' if source_bands else ''
-            raise ContractError(
-                f'{report.source}: the stem {name} takes {weight.shape[1]} bands{names}, this '
-                f'model has {wanted.shape[1]}. Say in init_cfg what to do: {CHOICES}.'
-            )
-        return
-    if method == 'random':
-        if not same_count or not _same_bands(source_bands, target_bands):
-            del offered[name]
-            report.adapted[name] = 'left as it was initialised'
-        return
-    if same_count and (method != 'by_name' or _same_bands(source_bands, target_bands)):
-        return
-    offered[name], report.adapted[name] = adapt_stem(
-        weight, wanted.shape[1], method, source_bands, target_bands
-    )
-
-
-def _same_bands(one: Sequence[str] | None, other: Sequence[str] | None) -> bool:
-    return bool(one and other) and band_keys(one or ()) == band_keys(other or ())
 
 
 def _match(
