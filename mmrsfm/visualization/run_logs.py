@@ -10,7 +10,7 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
-from mmrsfm.errors import DataError, DatasetNotFoundError
+from mmrsfm.errors import ConfigError, DataError, DatasetNotFoundError
 
 AXES = ('iter', 'epoch', 'hours')
 _LOG = Path('vis_data', 'scalars.json')  # in the folder of each start of a run
@@ -54,6 +54,9 @@ class RunLog:
 
         Returns:
             Places and values; empty where the run has none.
+
+        Raises:
+            ConfigError: By epochs, and the log has none.
         """
         places = self._places(axis)
         pairs = [
@@ -69,10 +72,12 @@ class RunLog:
             return iters
         if axis == 'epoch':
             # A step of epoch e is at most the last one of that epoch: e times the steps of one.
-            steps = max(
-                (one['iter'] / one['epoch'] for one in self.records if one.get('epoch')),
-                default=1.0,
-            )
+            known = [one['iter'] / one['epoch'] for one in self.records if one.get('epoch')]
+            if not known:
+                raise ConfigError(
+                    f"{self.name} knows no epochs, its loop counts steps: axis 'iter' or 'hours'"
+                )
+            steps = max(known)
             return [step / steps for step in iters]
         places, seconds, last = [], 0.0, 0.0
         for record, step in zip(self.records, iters, strict=True):

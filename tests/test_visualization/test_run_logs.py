@@ -62,7 +62,13 @@ def test_epochs_and_hours(resumed):
 def test_a_validation_by_iterations(tmp_path):
     records = [step(50, 1.0), dict(mIoU=0.2, step=80), step(100, 0.5), dict(mIoU=0.3, step=100)]
     write(tmp_path, '20260101_000000', records)
-    assert read_run(tmp_path).series('mIoU') == ([80, 100], [0.2, 0.3])
+    run = read_run(tmp_path)
+    assert run.series('mIoU') == ([80, 100], [0.2, 0.3])
+    # Such a log knows no epochs: steps were shown as if they were some.
+    for one in run.records:
+        one.pop('epoch', None)
+    with pytest.raises(ConfigError, match="knows no epochs, .* axis 'iter'"):
+        run.series('mIoU', 'epoch')
 
 
 def test_a_run_begun_anew_counts_alone(tmp_path):
@@ -113,6 +119,12 @@ def test_the_command(tmp_path, resumed, capsys):
     assert run(resumed, '--list') == 0
     listed = capsys.readouterr().out
     assert '2 starts, 1 lines could not be read' in listed and 'last 12' in listed
+    odd = [step(n, value) for n, value in enumerate((float('nan'), 3.0, float('inf'), 1.0), 1)]
+    write(tmp_path / 'odd', '20260101_000000', odd)
+    assert run(tmp_path / 'odd', '--list') == 0
+    assert 'from 1 to 3, last 1, 2 NaN or infinite' in capsys.readouterr().out
+    assert run(tmp_path / 'odd', '--log', '--smooth', '0.5', '--out', out) == 0
+    capsys.readouterr()
     assert run(resumed, '--keys', 'accuracy') != 0
     assert 'only loss, lr, time, acc, val/time' in capsys.readouterr().err
     assert run(resumed, '--names', 'a', 'b') != 0

@@ -13,6 +13,7 @@ files, vis_data/scalars.json; TensorBoard is not needed.
 """
 
 import argparse
+import math
 import sys
 from pathlib import Path
 
@@ -52,9 +53,12 @@ def describe(run: RunLog) -> str:
     ]
     for key in run.numbers():
         values = run.series(key)[1]
+        finite = [value for value in values if math.isfinite(value)]
+        span = f', from {min(finite):.6g} to {max(finite):.6g}' if finite else ''
+        bad = len(values) - len(finite)
         lines.append(
-            f'  {key:32} {len(values):6} values, from {min(values):.6g} to {max(values):.6g}, '
-            f'last {values[-1]:.6g}'
+            f'  {key:32} {len(values):6} values{span}, last {values[-1]:.6g}'
+            + (f', {bad} NaN or infinite' if bad else '')
         )
     return '\n'.join(lines)
 
