@@ -24,6 +24,7 @@ from mmrsfm.errors import ConfigError
 from mmrsfm.layers.active_sites import STATISTICS, ActiveSites
 from mmrsfm.layers.conv_next_rows import depthwise_rows, row_norm, run_block, strided_rows
 from mmrsfm.layers.layer_depth import conv_next_layer_depth
+from mmrsfm.layers.stages import check_frozen_stages, check_out_indices, stage_settings
 from mmrsfm.registry import MODELS
 
 STEMS = ('mmearth', 'original')
@@ -121,7 +122,7 @@ class ConvNeXtV2(ConvNeXt):
         weight_init: str = 'small',
         init_cfg: dict | list[dict] | None = None,
     ) -> None:
-        settings = self._resolve_arch(arch)
+        settings = stage_settings(arch, self.arch_settings, ('depths', 'channels'))
         count = len(settings['depths'])
         indices = (count - 1,) if out_indices is None else tuple(out_indices)
         for name, value, known in (
@@ -133,16 +134,8 @@ class ConvNeXtV2(ConvNeXt):
         ):
             if value not in known:
                 raise ConfigError(f'{name}={value!r} is not one of {known}')
-        if (
-            not indices
-            or list(indices) != sorted(set(indices))
-            or not 0 <= indices[0] <= indices[-1] < count
-        ):
-            raise ConfigError(
-                f'out_indices {indices} must be in rising order, each once, from 0 to {count - 1}'
-            )
-        if not -1 <= frozen_stages < count:
-            raise ConfigError(f'frozen_stages={frozen_stages} is not from -1 to {count - 1}')
+        check_out_indices(indices, count)
+        check_frozen_stages(frozen_stages, count)
         first = patch_size // 2 ** (count - 1)
         if first < 1 or first * 2 ** (count - 1) != patch_size:
             raise ConfigError(
@@ -199,21 +192,6 @@ class ConvNeXtV2(ConvNeXt):
             self.stages[index].requires_grad_(False)
             self.downsample_layers[index].requires_grad_(False)
         self._freeze_stages()
-
-    def _resolve_arch(self, arch: str | dict[str, Any]) -> dict[str, Any]:
-        if isinstance(arch, str):
-            if arch.lower() not in self.arch_settings:
-                raise ConfigError(f'arch {arch!r} is not one of {sorted(self.arch_settings)}')
-            return dict(self.arch_settings[arch.lower()])
-        needed = {'depths', 'channels'}
-        if needed ^ set(arch):
-            raise ConfigError(
-                f'arch lacks {sorted(needed - set(arch))} and has unknown '
-                f'{sorted(set(arch) - needed)}'
-            )
-        if not arch['depths'] or len(arch['depths']) != len(arch['channels']):
-            raise ConfigError('arch: depths and channels need one number for each stage')
-        return dict(arch)
 
     def init_weights(self) -> None:
         """Initialises as ``weight_init`` says, then applies ``init_cfg``, whatever its type.

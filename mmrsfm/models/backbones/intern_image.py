@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from mmrsfm.errors import ConfigError
 from mmrsfm.layers.intern_image_level import Level, Stem
 from mmrsfm.layers.layer_depth import intern_image_layer_depth
+from mmrsfm.layers.stages import check_out_indices
 from mmrsfm.registry import MODELS
 
 
@@ -178,14 +179,7 @@ class InternImage(BaseModule):
                 f'of depths {depths}'
             )
         indices = list(out_indices)
-        if (
-            not indices
-            or sorted(set(indices)) != indices
-            or not 0 <= indices[0] <= indices[-1] < count
-        ):
-            raise ConfigError(
-                f'out_indices {indices} must be in rising order, each once, from 0 to {count - 1}'
-            )
+        check_out_indices(indices, count)
         if not -1 <= frozen_stages <= count:
             raise ConfigError(f'frozen_stages={frozen_stages} is not between -1 and {count}')
         if drop_path_type not in ('linear', 'uniform'):

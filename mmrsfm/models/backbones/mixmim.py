@@ -22,6 +22,13 @@ from torch.utils.checkpoint import checkpoint
 from mmrsfm.errors import ConfigError
 from mmrsfm.layers.layer_depth import mixmim_layer_depth
 from mmrsfm.layers.position import PositionTableResizer, sincos_position_table
+from mmrsfm.layers.stages import (
+    check_frozen_stages,
+    check_heads,
+    check_out_indices,
+    numbers_by_stage,
+    stage_settings,
+)
 from mmrsfm.layers.table_attention import TableWindowAttention
 from mmrsfm.layers.token_windows import (
     Pair,
@@ -115,16 +122,8 @@ class MixMIM(MixMIMTransformer):
         count = len(settings['depths'])
         limits = _by_stage(window_size, count)
         indices = (count - 1,) if out_indices is None else tuple(out_indices)
-        if (
-            not indices
-            or list(indices) != sorted(set(indices))
-            or not 0 <= indices[0] <= indices[-1] < count
-        ):
-            raise ConfigError(
-                f'out_indices {indices} must be in rising order, each once, from 0 to {count - 1}'
-            )
-        if not -1 <= frozen_stages < count:
-            raise ConfigError(f'frozen_stages={frozen_stages} is not from -1 to {count - 1}')
+        check_out_indices(indices, count)
+        check_frozen_stages(frozen_stages, count)
         super().__init__(
             arch=settings,
             img_size=img_size,
@@ -167,30 +166,14 @@ class MixMIM(MixMIMTransformer):
         self._freeze_stages()
 
     def _resolve_arch(self, arch: str | dict[str, Any]) -> dict[str, Any]:
-        if isinstance(arch, str):
-            if arch.lower() not in self.arch_zoo:
-                raise ConfigError(f'arch {arch!r} is not one of {sorted(self.arch_zoo)}')
-            return dict(self.arch_zoo[arch.lower()])
-        needed = {'embed_dims', 'depths', 'num_heads'}
-        if needed ^ set(arch):
+        settings = stage_settings(arch, self.arch_zoo, ('depths', 'num_heads'), ('embed_dims',))
+        if settings['embed_dims'] % 4:
             raise ConfigError(
-                f'arch lacks {sorted(needed - set(arch))} and has unknown '
-                f'{sorted(set(arch) - needed)}'
-            )
-        if len(arch['depths']) != len(arch['num_heads']):
-            raise ConfigError('arch: depths and num_heads need one number for each stage')
-        if arch['embed_dims'] % 4:
-            raise ConfigError(
-                f'arch: embed_dims={arch["embed_dims"]} is no multiple of 4, as sine-cosine '
+                f'arch: embed_dims={settings["embed_dims"]} is no multiple of 4, as sine-cosine '
                 'positions need it'
             )
-        for stage, heads in enumerate(arch['num_heads']):
-            if arch['embed_dims'] * 2**stage % heads:
-                raise ConfigError(
-                    f'arch: the {arch["embed_dims"] * 2**stage} channels of stage {stage} do not '
-                    f'divide into {heads} heads'
-                )
-        return dict(arch)
+        check_heads(settings['embed_dims'], settings['num_heads'])
+        return settings
 
     def windows(self, grid: Pair) -> list[Pair]:
         """Height and width of the windows of each stage.
@@ -374,7 +357,9 @@ def _merge(merging: Any, x: Tensor) -> Tensor:
 def _by_stage(given: int | Sequence[int] | None, count: int) -> list[int] | None:
     if given is None:
         return None
-    values = [given] * count if isinstance(given, int) else list(given)
-    if len(values) != count or min(values) < 1:
-        raise ConfigError(f'window_size={given!r}: {count} stages need one number, or {count}')
+    values = numbers_by_stage('window_size', given, count)
+    if min(values) < 1:
+        raise ConfigError(
+            f'window_size={given!r}: {count} stages need one number, or {count}, from 1 on'
+        )
     return values

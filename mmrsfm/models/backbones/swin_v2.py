@@ -20,6 +20,13 @@ from torch.utils.checkpoint import checkpoint
 
 from mmrsfm.errors import ConfigError
 from mmrsfm.layers.layer_depth import swin_layer_depth
+from mmrsfm.layers.stages import (
+    check_frozen_stages,
+    check_heads,
+    check_out_indices,
+    numbers_by_stage,
+    stage_settings,
+)
 from mmrsfm.layers.window_attention import ShiftedWindowAttention
 from mmrsfm.registry import MODELS
 
@@ -111,23 +118,19 @@ class SwinV2(SwinTransformerV2):
         settings = self._resolve_arch(arch)
         count = len(settings['depths'])
         window, pretrained = _WINDOWS.get(str(arch).lower(), (8, (0,) * count))
-        windows = _by_stage('window_size', window_size, window, count)
-        pretrained_windows = _by_stage(
-            'pretrained_window_sizes', pretrained_window_sizes, pretrained, count
+        if window_size is None:
+            window_size = window
+        if pretrained_window_sizes is None:
+            pretrained_window_sizes = pretrained
+        windows = numbers_by_stage('window_size', window_size, count)
+        pretrained_windows = numbers_by_stage(
+            'pretrained_window_sizes', pretrained_window_sizes, count
         )
         if min(windows) < 1 or min(pretrained_windows) < 0:
             raise ConfigError(f'windows of {windows} tokens, pretrained {pretrained_windows}?')
         indices = tuple(out_indices)
-        if (
-            not indices
-            or list(indices) != sorted(set(indices))
-            or not 0 <= indices[0] <= indices[-1] < count
-        ):
-            raise ConfigError(
-                f'out_indices {indices} must be in rising order, each once, from 0 to {count - 1}'
-            )
-        if not -1 <= frozen_stages < count:
-            raise ConfigError(f'frozen_stages={frozen_stages} is not from -1 to {count - 1}')
+        check_out_indices(indices, count)
+        check_frozen_stages(frozen_stages, count)
         if final_norm and indices[-1] != count - 1:
             raise ConfigError(
                 f'final_norm=True is about stage {count - 1}, which is not among out_indices '
@@ -167,25 +170,14 @@ class SwinV2(SwinTransformerV2):
         self._freeze_stages()
 
     def _resolve_arch(self, arch: str | dict[str, Any]) -> dict[str, Any]:
-        if isinstance(arch, str):
-            if arch.lower() not in self.arch_zoo:
-                raise ConfigError(f'arch {arch!r} is not one of {sorted(self.arch_zoo)}')
-            return dict(self.arch_zoo[arch.lower()])
-        needed = {'embed_dims', 'depths', 'num_heads'}
-        unknown = set(arch) - needed - {'extra_norm_every_n_blocks'}
-        if unknown or needed - set(arch):
-            raise ConfigError(
-                f'arch lacks {sorted(needed - set(arch))} and has unknown {sorted(unknown)}'
-            )
-        settings = {'extra_norm_every_n_blocks': 0, **arch}
-        if len(settings['depths']) != len(settings['num_heads']):
-            raise ConfigError('arch: depths and num_heads need one number for each stage')
-        for stage, heads in enumerate(settings['num_heads']):
-            if settings['embed_dims'] * 2**stage % heads:
-                raise ConfigError(
-                    f'arch: the {settings["embed_dims"] * 2**stage} channels of stage {stage} do '
-                    f'not divide into {heads} heads'
-                )
+        settings = {
+            'extra_norm_every_n_blocks': 0,
+            **stage_settings(
+                arch, self.arch_zoo, ('depths', 'num_heads'), ('embed_dims',),
+                ('extra_norm_every_n_blocks',),
+            ),
+        }  # fmt: skip
+        check_heads(settings['embed_dims'], settings['num_heads'])
         return settings
 
     def init_weights(self) -> None:
@@ -344,11 +336,3 @@ def _merge(merging: Any, x: Tensor) -> Tensor:
     weight = merging.reduction.weight.view(-1, channels, 2, 2).permute(0, 2, 3, 1).flatten(1)
     x = x.view(batch, height // 2, 2, width // 2, 2, channels).transpose(2, 3)
     return merging.norm(F.linear(x.reshape(batch, height // 2, width // 2, -1), weight))
-
-
-def _by_stage(name: str, given: Any, default: Any, count: int) -> list[int]:
-    chosen = default if given is None else given
-    values = [chosen] * count if isinstance(chosen, int) else list(chosen)
-    if len(values) != count:
-        raise ConfigError(f'{name}={given!r}: {count} stages need one number, or {count}')
-    return values
