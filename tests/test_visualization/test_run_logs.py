@@ -67,7 +67,7 @@ def test_a_validation_by_iterations(tmp_path):
     # Such a log knows no epochs: steps were shown as if they were some.
     for one in run.records:
         one.pop('epoch', None)
-    with pytest.raises(ConfigError, match="knows no epochs, .* axis 'iter'"):
+    with pytest.raises(ConfigError, match='knows no epochs'):
         run.series('mIoU', 'epoch')
 
 
