@@ -15,6 +15,8 @@ from rasterio.features import rasterize
 from scipy import ndimage
 
 from mmrsfm.apis import SceneInferencer
+from mmrsfm.apis.scene import object_product
+from mmrsfm.apis.scene.grid import TileGrid
 from mmrsfm.apis.scene.object_product import suppression_threshold
 from mmrsfm.apis.scene.objects import box_of, mask_polygon
 from mmrsfm.apis.scene.pipeline import InputSpec
@@ -40,7 +42,7 @@ class Blobs:
     threshold, multi_label, amp, device = 0.5, False, False, torch.device('cpu')
     channels, settings = None, {}
 
-    def __init__(self, task='detection', tile_size=128, fail_after=None):
+    def __init__(self, task='detection', tile_size=140, fail_after=None):
         self.task, self.tile_size = task, tile_size
         self.fail_after, self.seen = fail_after, 0
 
@@ -67,6 +69,13 @@ class Blobs:
         return found
 
 
+def cut_by_tiles(outlines, size, overlap=40):
+    """How many objects the borders of tiles cut."""
+    grid = TileGrid(HEIGHT, WIDTH, size, overlap)
+    frames = [shapely.box(t.col, t.row, t.col + size, t.row + size).exterior for t in grid]
+    return sum(any(frame.intersects(one) for frame in frames) for one in outlines)
+
+
 def make_scene(path, transform, crs='EPSG:32618', turned=True):
     """Rectangles on a grid that no tiles share, some at the edges; returns them in pixels."""
     rng = np.random.default_rng(1)
@@ -87,7 +96,7 @@ def make_scene(path, transform, crs='EPSG:32618', turned=True):
     return path, outlines, [int(array[numbers == n].max() > 150) for n in range(1, count + 1)]
 
 
-def infer(scene, out, task='detection', size=128, overlap=40, fail_after=None, **options):
+def infer(scene, out, task='detection', size=140, overlap=40, fail_after=None, **options):
     model = Blobs(task, size, fail_after)
     return SceneInferencer.of(model, overlap, 2)(scene, out_dir=out, **options)
 
@@ -130,8 +139,9 @@ def test_every_object_once_at_its_place(tmp_path, task, name):
     elif task == 'rotated_detection':
         truth = shapely.minimum_rotated_rectangle(truth)
     found = {}
-    for size in (128, 200):
-        result = infer(scene, tmp_path / str(size), task, size, page=size == 128)
+    for size in (140, 200):
+        assert cut_by_tiles(truth, size) > 10
+        result = infer(scene, tmp_path / str(size), task, size, page=size == 140)
         outlines, fields, crs = objects_of(result.outputs['gpkg'], transform)
         least, order = agree(outlines, truth)
         # Outlines of masks lose corners, by half a pixel.
@@ -142,8 +152,8 @@ def test_every_object_once_at_its_place(tmp_path, task, name):
         found[size] = outlines
         assert pyogrio.read_info(result.outputs['geojson'])['features'] == len(truth)
         assert len(read_dota_objects(result.outputs['dota'])) == len(truth)
-        assert ('html' in result.outputs) == ('png' in result.outputs) == (size == 128)
-    assert agree(found[128], found[200])[0] > 0.9
+        assert ('html' in result.outputs) == ('png' in result.outputs) == (size == 140)
+    assert agree(found[140], found[200])[0] > 0.9
 
 
 def test_without_a_place_and_without_objects(tmp_path):
@@ -183,6 +193,39 @@ def test_areas_and_pixels_without_data(tmp_path):
     outlines, fields, _ = objects_of(result.outputs['gpkg'], transform)
     _, count = ndimage.label(array == 200)
     assert len(outlines) == count and set(fields['class']) == {'barn'}
+
+
+class Forgetful(Blobs):
+    """Finds only what the left border of its tile cuts."""
+
+    def _find(self, tile):
+        found = super()._find(tile)
+        return found[found.bboxes[:, 0] < 1]
+
+
+def test_what_only_one_tile_finds_is_counted_and_can_be_kept(tmp_path):
+    scene, _, _ = make_scene(tmp_path / 'scene.tif', TRANSFORMS['north-up'], turned=False)
+    infer_with = SceneInferencer.of(Forgetful(), 40, 2)
+    dropped = infer_with(scene, out_dir=tmp_path / 'dropped')
+    kept = infer_with(scene, out_dir=tmp_path / 'kept', keep_cut=True)
+    count = dropped.info['unconfirmed_pieces']
+    assert 0 < count == kept.info['unconfirmed_pieces']
+    assert kept.info['objects'] == dropped.info['objects'] + count
+    assert kept.info['cut_objects'] == dropped.info['cut_objects'] + count
+
+
+def test_what_tiles_cannot_do_is_said(tmp_path, monkeypatch):
+    said = []
+    monkeypatch.setattr(object_product, '_warn', said.append)
+    scene, _, _ = make_scene(tmp_path / 'scene.tif', TRANSFORMS['north-up'], turned=False)
+    infer(scene, tmp_path / 'none', overlap=0)
+    assert len(said) == 1 and 'without an overlap' in said[0]
+    # What one tile alone finds at its border, and none can judge.
+    SceneInferencer.of(Forgetful(tile_size=120), 8, 2)(scene, out_dir=tmp_path / 'little')
+    assert len(said) == 2 and '--overlap, now 8' in said[1]
+    infer(scene, tmp_path / 'enough')
+    infer(scene, tmp_path / 'one tile', size=400, overlap=0)
+    assert len(said) == 2
 
 
 def test_a_run_that_was_killed_goes_on(tmp_path):

@@ -98,13 +98,13 @@ def look(kind, objects, labels, tile, numbers, jitter=0.0, least=0.08, equal=Fal
     return found
 
 
-def detect(kind, objects, labels, size, overlap, order=1, **options):
+def detect(kind, objects, labels, size, overlap, order=1, keep_cut=False, **options):
     numbers = drawn(objects) if kind == 'mask' else None
     parts = [
         tile_objects(look(kind, objects, labels, tile, numbers, **options), tile, (HEIGHT, WIDTH))
         for tile in TileGrid(HEIGHT, WIDTH, size, overlap)
     ]
-    return merge_objects(parts[::order])
+    return merge_objects(parts[::order], keep_cut=keep_cut)
 
 
 def match(found, polygons):
@@ -129,6 +129,7 @@ def test_every_object_once_for_every_tile_size(kind, equal):
     objects, labels = make_objects(kind, count=count)
     assert len(objects) == count
     results = [detect(kind, objects, labels, *tiling, equal=equal) for tiling in TILINGS]
+    results += [detect(kind, objects, labels, *TILINGS[1], equal=equal, keep_cut=True)]
     for found in results:
         ious, numbers = match(found, objects)
         assert ious.min() > 0.999 and not found.cut.any()
@@ -181,6 +182,13 @@ def test_what_a_tile_cuts_is_the_neighbours():
     assert found.boxes.tolist() == [whole] and not found.cut.any()
     none = part(1, RIGHT, np.zeros((0, 4)))
     assert len(merge_objects([part(0, LEFT, [cut]), none])) == 0
+    # It can be kept, once; not where an object, also one of another class, covers it.
+    twice = part(0, LEFT, [cut, [139, 51, 160, 70]], scores=[0.5, 0.6])
+    found = merge_objects([twice, none], keep_cut=True)
+    assert found.boxes.tolist() == [[139, 51, 160, 70]] and found.cut.tolist() == [True]
+    for other in ([whole], [1]), ([[130, 40, 230, 90]], [0]):
+        found = merge_objects([twice, part(1, RIGHT, *other)], keep_cut=True)
+        assert found.boxes.tolist() == other[0] and not found.cut.any()
     # A tile that was not looked at has no say: what is left says that it is cut.
     found = merge_objects([part(0, LEFT, [cut])])
     assert found.boxes.tolist() == [cut] and found.cut.tolist() == [True]

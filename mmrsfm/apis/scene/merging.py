@@ -2,7 +2,8 @@
 """The objects of a scene out of those of its tiles: every object once, also where tiles cut it.
 
 1. What a border of its tile cuts, and another tile sees without a cut, is for that one to judge: it
-   is dropped. With an overlap larger than an object this settles all cuts, whatever was found.
+   is dropped. With an overlap larger than an object this settles all cuts, whatever was found. What
+   the other tile has not found is *unconfirmed*, and can be kept.
 2. Two objects of different tiles are one if they agree where both tiles look: their intersection
    over union *inside the common window* is that of a duplicate. A piece that agrees with a whole
    object is dropped; of two whole ones the better scored stays, as in non-maximum suppression.
@@ -36,10 +37,16 @@ from mmrsfm.errors import ConfigError
 _SAME = 0.5
 # Below this share of an object in the window of another tile, what that one saw was a piece of it.
 _WHOLE = 0.8
+# A dropped piece of which objects cover less than this share is none of them: the rectangle around
+# a corner that is cut aslant is half of it empty.
+_COVERED = 0.3
 
 
 def merge_objects(
-    parts: Sequence[TileObjects], iou_threshold: float = 0.5, class_agnostic: bool = False
+    parts: Sequence[TileObjects],
+    iou_threshold: float = 0.5,
+    class_agnostic: bool = False,
+    keep_cut: bool = False,
 ) -> SceneObjects:
     """Merges the objects of overlapping tiles.
 
@@ -49,6 +56,7 @@ def merge_objects(
         iou_threshold: From which intersection over union on two whole objects of different tiles
             are one; best that of the suppression of the model.
         class_agnostic: Objects of different classes may be one.
+        keep_cut: Whether unconfirmed pieces stay, as objects that are ``cut``.
 
     Returns:
         The objects, the best score first; of equal scores the upper, then the left one. They do
@@ -56,6 +64,28 @@ def merge_objects(
 
     Raises:
         ConfigError: If the parts are of different kinds, or the threshold is not in (0, 1].
+    """
+    merged, unconfirmed = merge_tiles(parts, iou_threshold, class_agnostic)
+    return with_unconfirmed(merged, unconfirmed) if keep_cut else merged
+
+
+def merge_tiles(
+    parts: Sequence[TileObjects], iou_threshold: float = 0.5, class_agnostic: bool = False
+) -> tuple[SceneObjects, SceneObjects]:
+    """Merges the objects of overlapping tiles, and returns what was dropped for want of a second.
+
+    Args:
+        parts: See :func:`merge_objects`.
+        iou_threshold: Likewise.
+        class_agnostic: Likewise.
+
+    Returns:
+        The objects; and the unconfirmed pieces: what a tile cuts, and another that sees it whole
+        has not found, neither as such nor as an object of another class. Of several pieces of one
+        place the best scored.
+
+    Raises:
+        ConfigError: See :func:`merge_objects`.
     """
     if not 0 < iou_threshold <= 1:
         raise ConfigError(f'the threshold of merging lies in (0, 1], not at {iou_threshold}')
@@ -65,9 +95,11 @@ def merge_objects(
     if len(kinds) > 1:
         raise ConfigError(f'tiles have objects of different kinds: {", ".join(sorted(kinds))}')
     if not filled:
-        return empty_objects(parts[0].kind if parts else 'horizontal')
+        nothing = empty_objects(parts[0].kind if parts else 'horizontal')
+        return nothing, nothing
     pool = _Pool(parts, class_agnostic)
-    alive = ~_judged_elsewhere(pool)
+    judged = _judged_elsewhere(pool)
+    alive = ~judged
     pairs, agreement, reaches_out = _agreeing(pool, alive, min(iou_threshold, _SAME))
     piece = pool.touches.any(axis=1)
     # What another tile sees go on is a piece, even if it ends further from the border.
@@ -79,7 +111,15 @@ def merge_objects(
     mixed = piece[pairs[:, 0]] != piece[pairs[:, 1]]
     alive[np.where(piece[pairs[mixed, 0]], pairs[mixed, 0], pairs[mixed, 1])] = False
     kept = _suppress(pool, np.flatnonzero(alive & ~piece), pairs)
-    return _ordered(pool.joined(kept, np.flatnonzero(alive & piece), pairs))
+    merged = _ordered(pool.joined(kept, np.flatnonzero(alive & piece), pairs))
+    return merged, _ordered(_unconfirmed(pool, np.flatnonzero(judged), merged))
+
+
+def with_unconfirmed(merged: SceneObjects, unconfirmed: SceneObjects) -> SceneObjects:
+    """Both of what :func:`merge_tiles` returns, in its order."""
+    pairs = ((getattr(merged, one), getattr(unconfirmed, one)) for one in
+             ('boxes', 'scores', 'labels', 'polygons', 'cut'))  # fmt: skip
+    return _ordered(SceneObjects(merged.kind, *(np.concatenate(pair) for pair in pairs)))
 
 
 class _Pool:
@@ -179,6 +219,34 @@ def _judged_elsewhere(pool: _Pool) -> np.ndarray:
             near = near_borders(bounds, window, pool.inner[other]).any(axis=1)
             out[here[inside & ~near]] = True
     return out
+
+
+def _unconfirmed(pool: _Pool, judged: np.ndarray, merged: SceneObjects) -> SceneObjects:
+    """Judged pieces that are no part of what was found; each place once."""
+    seen = pool.clipped(judged, pool.windows[pool.tile[judged]])
+    areas = shapely.area(seen)
+
+    def covered(others: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        pairs = STRtree(others).query(seen)
+        shared = shapely.area(shapely.intersection(seen[pairs[0]], others[pairs[1]]))
+        return pairs, shared
+
+    pairs, shared = covered(merged.polygons)
+    free = np.ones(len(judged), bool)
+    free[pairs[0, shared >= _COVERED * areas[pairs[0]]]] = False
+    pairs, shared = covered(seen)
+    pairs = pairs[:, shared >= _COVERED * areas[pairs].min(axis=0)]
+    starts = np.searchsorted(pairs[0], np.arange(len(judged) + 1))
+    kept = []
+    for number in np.lexsort((judged, -pool.scores[judged])):
+        if free[number]:
+            kept.append(judged[number])
+            free[pairs[1, starts[number] : starts[number + 1]]] = False
+    chosen = np.array(sorted(kept), np.int64)
+    return SceneObjects(
+        pool.kind, pool.boxes[chosen], pool.scores[chosen], pool.labels[chosen],
+        pool.polygons[chosen], np.ones(len(chosen), bool),
+    )  # fmt: skip
 
 
 def _agreeing(

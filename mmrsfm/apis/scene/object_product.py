@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -10,9 +11,10 @@ from typing import Any
 
 import numpy as np
 import shapely
+from mmengine.logging import print_log
 
 from mmrsfm.apis.scene.journal import Journal
-from mmrsfm.apis.scene.merging import merge_objects
+from mmrsfm.apis.scene.merging import merge_tiles, with_unconfirmed
 from mmrsfm.apis.scene.object_files import OBJECT_FILES, write_objects
 from mmrsfm.apis.scene.objects import SceneObjects, TileObjects, tile_objects
 from mmrsfm.apis.scene.products import RowProduct, Stream
@@ -35,6 +37,7 @@ class ObjectProduct(RowProduct):
         overlap: Pixels that tiles share; more than objects are large, best.
         min_score: The least score.
         formats: Of ``'geojson'``, ``'gpkg'`` and ``'dota'``; ``None``: all.
+        keep_cut: See :func:`mmrsfm.apis.scene.merging.merge_objects`.
 
     Raises:
         ConfigError: If there is no such format, or the model names no classes.
@@ -47,6 +50,7 @@ class ObjectProduct(RowProduct):
         overlap: int,
         min_score: float = 0.3,
         formats: Sequence[str] | None = None,
+        keep_cut: bool = False,
     ) -> None:
         super().__init__(model, source, overlap)
         self.formats = tuple(OBJECT_FILES if formats is None else formats)
@@ -57,9 +61,17 @@ class ObjectProduct(RowProduct):
         if model.classes is None:
             raise ConfigError('the config names no classes: metainfo=dict(classes=(...))')
         self.min_score = min_score
+        self.keep_cut = keep_cut
         self.threshold = suppression_threshold(model)
         self.objects: SceneObjects | None = None
-        self.settings = {'min_score': min_score, 'formats': list(self.formats)}
+        self.settings = {
+            'min_score': min_score, 'formats': list(self.formats), 'keep_cut': keep_cut,
+        }  # fmt: skip
+        if overlap == 0 and len(self.grid) > 1:
+            _warn(
+                'tiles without an overlap: objects that their borders cut stay in pieces; an '
+                'overlap (--overlap) larger than the objects makes them whole'
+            )
 
     def compute(self, unit: int, stream: Stream, times: Times) -> dict[str, np.ndarray]:
         """The objects of a row of tiles; see :class:`mmrsfm.apis.scene.products.Product`."""
@@ -90,15 +102,20 @@ class ObjectProduct(RowProduct):
                 index, name = key.split('/')
                 tiles.setdefault(index, {})[name] = values
             parts += [TileObjects.from_arrays(arrays) for arrays in tiles.values()]
-        merged = merge_objects(parts, self.threshold)
+        merged, unconfirmed = merge_tiles(parts, self.threshold)
+        unconfirmed = unconfirmed[self._wanted(unconfirmed)]
+        if self.keep_cut:
+            merged = with_unconfirmed(merged, unconfirmed)
         self.objects = objects = merged[self._wanted(merged)]
         counts = np.bincount(objects.labels, minlength=len(self.model.classes))
         self.info = {
             'objects': len(objects),
             'objects_by_class': dict(zip(self.model.classes, counts.tolist(), strict=True)),
             'cut_objects': int(objects.cut.sum()),
+            'unconfirmed_pieces': len(unconfirmed),
             'found_in_tiles': sum(len(part) for part in parts),
         }
+        self._tell(len(unconfirmed))
         write_objects(
             out, stem, objects, self.model.classes, self.source.crs, self.source.transform,
             self.formats,
@@ -108,6 +125,21 @@ class ObjectProduct(RowProduct):
             },
         )  # fmt: skip
         return self.files(out, stem)
+
+    def _tell(self, unconfirmed: int) -> None:
+        info = self.info
+        cut = info['cut_objects'] - (unconfirmed if self.keep_cut else 0)
+        if cut > 0.05 * info['objects'] and self.grid.overlap:
+            _warn(
+                f'{cut} of {info["objects"]} objects are cut by the borders of tiles, and no other '
+                f'tile goes on with them: an overlap (--overlap, now {self.grid.overlap}) larger '
+                'than the objects makes them whole'
+            )
+        if unconfirmed and not self.keep_cut:
+            print_log(
+                f'{unconfirmed} pieces at borders of tiles were left out, as the tiles that see '
+                'them whole found nothing there (--keep-cut keeps them)', logger='current',
+            )  # fmt: skip
 
     def _wanted(self, objects: SceneObjects) -> np.ndarray:
         """Which objects have their centre in the area of interest."""
@@ -140,6 +172,10 @@ def suppression_threshold(model: Any) -> float:
     stage = stage[-1] if isinstance(stage, (list, tuple)) else stage
     value = (stage.get('nms') or {}).get('iou_threshold')
     return 0.5 if value is None else float(value)
+
+
+def _warn(text: str) -> None:
+    print_log(text, logger='current', level=logging.WARNING)
 
 
 def _with_data(found: TileObjects, item: TileInput, has_area: bool) -> TileObjects:
