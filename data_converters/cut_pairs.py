@@ -43,6 +43,7 @@ from mmrsfm.errors import (
     ImageSizeError,
 )
 from mmrsfm.utils.conversion import each, errors_end_command, files_of, refuse_source, whole_file
+from mmrsfm.utils.grids import largest_shift, outer_bounds, overlap
 from mmrsfm.utils.progress import progress
 
 SENSORS = {'umbra': 'Umbra_patches', 'capella': 'Capella_patches'}
@@ -252,28 +253,14 @@ def _aligned(stack: ExitStack, image: Any, radar: Any, cut: Cut, path: str) -> t
             path=path,
             hint='Detect (take the amplitude) and geocode it first',
         )
-    theirs = rasterio.warp.transform_bounds(radar.crs, image.crs, *_box(radar))
-    ours = _box(image)
-    if any(theirs[k] >= ours[k + 2] or theirs[k + 2] <= ours[k] for k in (0, 1)):
+    theirs = rasterio.warp.transform_bounds(radar.crs, image.crs, *outer_bounds(radar))
+    if not overlap(theirs, outer_bounds(image)):
         raise DataError(f'covers none of the ground of {image.name}', path=path)
     warped = WarpedVRT(
         radar, crs=image.crs, transform=image.transform, width=image.width, height=image.height,
         resampling=Resampling[cut.resampling], src_nodata=nodata, nodata=nodata,
     )  # fmt: skip
     return stack.enter_context(warped), nodata
-
-
-def _corners(source: Any) -> np.ndarray:
-    """x, y and 1 of the four corners of a grid, which may be turned, or have the south on top."""
-    w, h = source.width, source.height
-    pixels = np.array([[0, w, 0, w], [0, 0, h, h], [1, 1, 1, 1]], dtype=float)
-    return np.reshape(source.transform, (3, 3)) @ pixels
-
-
-def _box(source: Any) -> tuple[float, ...]:
-    """Least x and y, largest x and y."""
-    corners = _corners(source)[:2]
-    return (*corners.min(axis=1).tolist(), *corners.max(axis=1).tolist())
 
 
 def _on_one_grid(image: Any, radar: Any, cut: Cut, path: str) -> bool:
@@ -292,8 +279,7 @@ def _on_one_grid(image: Any, radar: Any, cut: Cut, path: str) -> bool:
         )
     if image.shape != radar.shape or image.crs != radar.crs:
         return False
-    moved = np.linalg.solve(np.reshape(image.transform, (3, 3)), _corners(radar) - _corners(image))
-    return bool(np.hypot(moved[0], moved[1]).max() < _ONE_GRID)
+    return largest_shift(image, radar) < _ONE_GRID
 
 
 def _refuse_other_cut(

@@ -38,6 +38,7 @@ from mmrsfm.datasets.mmearth_layers import LEVELS, SENTINEL2_BANDS
 from mmrsfm.datasets.mmearth_writer import STORED, MMEarthWriter, StoredLayer
 from mmrsfm.errors import BandMismatchError, ConfigError, CorruptImageError
 from mmrsfm.utils.conversion import errors_end_command
+from mmrsfm.utils.grids import outer_bounds, overlap
 from mmrsfm.utils.progress import progress
 from mmrsfm.utils.strips import DEFAULT_SPLITS, make_strips
 
@@ -220,9 +221,8 @@ def _on_grid(name: str, path: str | Path, scene: rasterio.DatasetReader) -> Warp
     """A raster resampled to the grid of the scene, NaN where it has nothing."""
     raster = _opened(path)
     _georeferenced(raster)
-    left, bottom, right, top = transform_bounds(raster.crs, scene.crs, *raster.bounds)
-    there = scene.bounds
-    if right <= there.left or left >= there.right or top <= there.bottom or bottom >= there.top:
+    bounds = transform_bounds(raster.crs, scene.crs, *outer_bounds(raster))
+    if not overlap(bounds, outer_bounds(scene)):
         raise BandMismatchError(
             f'the raster of {name} shows another place than the scene',
             path=path,

@@ -8,6 +8,7 @@ import h5py
 import numpy as np
 import pytest
 import rasterio
+from affine import Affine
 from rasterio.transform import from_origin
 
 from data_converters.scene_to_mmearth import main, parse_layers, scene_to_mmearth
@@ -166,6 +167,14 @@ def test_a_raster_of_a_part_of_the_scene(place, tmp_path):
             assert (found[0] == 7).all() and (found[1, :, :7] == 7).all()
             np.testing.assert_array_equal(found[1, :, 9:], missing)
             np.testing.assert_array_equal(found[2:], missing)
+    # The same ground with the south on top, and turned by a quarter.
+    for name, turned in (
+        ('south', from_origin(435730, 4179460 - 960, 10, -10)),
+        ('turned', GRID @ Affine.translation(0, 96) @ Affine.rotation(-90)),
+    ):
+        whole = write(tmp_path / f'{name}.tif', np.full((1, 96, 96), 7, 'int16'), transform=turned)
+        layers = stored(place, tmp_path / name, aster=whole)
+        assert (layers['aster'][:4, 0, 1:-1, 1:-1] == 7).all()
     away = write(
         tmp_path / 'away.tif',
         np.ones((1, 9, 9), 'int16'),
