@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch.utils.data import Dataset, IterableDataset, get_worker_info
 
+from mmrsfm.datasets.bit_depth import warn_of_reduced_bits
 from mmrsfm.datasets.reading_errors import as_data_error, is_bad_file, listing_error, no_samples
 from mmrsfm.datasets.shared_batches import stack_in_shared_memory
 from mmrsfm.errors import ConfigError, DataError, MMRSFMError, TooManyBadSamplesError
@@ -43,6 +44,8 @@ class AddressedDataset(Dataset):
     pipelines do that on purpose, for a crop without boxes, so it is allowed; the replacement
     follows from the address too, and is counted in :attr:`rejected_draws`. A broken file never
     takes that way: the loading transforms raise.
+
+    Where mmcv's loader reduces 16-bit images to 8 bits, a warning says so.
 
     All other attributes are those of the wrapped dataset, for reading and for writing.
 
@@ -89,6 +92,7 @@ class AddressedDataset(Dataset):
         # Shared memory: workers count, the main process reads.
         self._rejected = torch.zeros(_COUNTERS, dtype=torch.int64).share_memory_()
         for inner in _innermost(dataset):
+            warn_of_reduced_bits(inner)
             if hasattr(inner, '_rand_another'):
                 inner._rand_another = _CountedRedraw(inner, self._rejected)
 

@@ -67,6 +67,32 @@ def test_errors_of_other_libraries(tmp_path):
     assert str(tmp_path / 'nowhere') in caught.value.path
 
 
+@pytest.mark.parametrize(('dtype', 'suffix'), [('uint16', '.png'), ('uint16', '.tif'),
+                                               ('uint8', '.png'), ('uint8', '.tif')])  # fmt: skip
+def test_images_of_16_bits_in_mmcvs_loader(tmp_path, capsys, dtype, suffix):
+    """It divides them by 256, in silence."""
+    import cv2
+    import numpy as np
+
+    value = 200 if dtype == 'uint8' else 5000
+    pytest.importorskip('mmpretrain')
+    init_default_scope('mmpretrain')
+    folder = tmp_path / 'images' / 'a'
+    folder.mkdir(parents=True)
+    cv2.imwrite(str(folder / f'1{suffix}'), np.full((8, 8, 3), value, dtype))
+    dataset = dict(
+        type='mmpretrain.CustomDataset', data_root=str(tmp_path / 'images'),
+        extensions=(suffix,), pipeline=[dict(type='LoadImageFromFile')],
+    )  # fmt: skip
+    item = AddressedDataset(dict(type='RepeatDataset', dataset=dataset, times=2))[0]
+    warning = f'1{suffix} holds numbers of uint16, which LoadImageFromFile reduces to 8 bits'
+    assert (item['img'].max() == 19) == (warning in capsys.readouterr().out) == (dtype == 'uint16')
+    # Ours keeps them.
+    dataset['pipeline'] = [dict(type='mmrsfm.LoadMultiBandImage')]
+    assert AddressedDataset(dataset)[0]['img'].min() == value
+    assert 'reduces' not in capsys.readouterr().out
+
+
 def _skipping_rank(rank, folder):
     from tests.test_engine.test_loops import train
 
