@@ -3,6 +3,7 @@
 
 import argparse
 import importlib.util
+import json
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +15,7 @@ from rasterio.transform import from_origin
 from torch import nn
 
 from mmrsfm.apis.exporting import export_onnx
-from mmrsfm.apis.exporting.graph import Graph
+from mmrsfm.apis.exporting.graph import Graph, relative_difference
 from mmrsfm.apis.exporting.metadata import METADATA_KEY, OnnxMetadata
 from mmrsfm.apis.exporting.networks import check_task, check_windows
 from mmrsfm.apis.exporting.preprocessing import measure_preprocessing, random_tile
@@ -283,6 +284,15 @@ def test_files_of_others_and_broken_ones_are_refused_with_a_sentence(exported, t
         properties = {} if change is None else {METADATA_KEY: change}
         with pytest.raises(UnknownLayoutError, match=message):
             OnnxMetadata.from_file(properties, 'other.onnx')
+    # Of the right form, of another graph; and of no form that anything could be made of.
+    for key, value in (('size', 48), ('channels', 3), ('batch', 'two'), ('task', 'detection'),
+                       ('size', 10**12), ('classes', 'land'), ('classes', [{}]), ('masked', 3),
+                       ('palette', [[0, 0, 256]]), ('threshold', 'x'),
+                       ('size_divisor', 0)):  # fmt: skip
+        changed = json.dumps(dict(json.loads(text), **{key: value}))
+        onnx.helper.set_model_props(model, {METADATA_KEY: changed})
+        with pytest.raises(UnknownLayoutError, match='metadata are damaged'):
+            OnnxModel(model.SerializeToString())
     del model.metadata_props[:]
     onnx.save(model, tmp_path / 'other.onnx')
     with pytest.raises(UnknownLayoutError, match=r'other.onnx does not say which bands'):
@@ -303,6 +313,10 @@ def test_what_cannot_be_a_graph_is_refused_with_the_reason(exported, tmp_path):
     scene = SceneModel(larger, checkpoint, tile_size=32, image_size=32)
     with pytest.raises(ExportError, match=r'Resize.*makes 64 x 64 pixels of a tile of 32'):
         measure_preprocessing(scene, 32)
+    clipped = segmentor([dict(type='mmrsfm.ScaleSAR', method='linear', limits=(0.0, 20000.0),
+                              out_range=None, channels=[0, 1, 2])])  # fmt: skip
+    with pytest.raises(ExportError, match=r'-1000000.0.*is something clipped'):
+        measure_preprocessing(SceneModel(clipped, checkpoint, tile_size=32), 32)
     scene = SceneModel(segmentor(), checkpoint, tile_size=32)
     scene.pipeline._rest.transforms.insert(0, decibels)
     with pytest.raises(ExportError, match=r'do more than scale and shift.*--input normalized'):
@@ -310,6 +324,21 @@ def test_what_cannot_be_a_graph_is_refused_with_the_reason(exported, tmp_path):
     with pytest.raises(ConfigError, match='no multiple of 5'):
         export_onnx(segmentor(), checkpoint, tmp_path / 'x.onnx', size=32, size_divisor=5)
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ('nodata', 'message'), [(None, ''), (-9999.0, 'a number no data'), (0, '')]
+)
+def test_what_the_loading_step_takes_for_no_data_is_found_out(exported, nodata, message):
+    cfg = segmentor()
+    cfg.test_dataloader.dataset.pipeline[0].nodata = nodata
+    scene = SceneModel(cfg, exported[1], tile_size=16)
+    if nodata is None:  # pixels as any: what the file says of them does not matter
+        assert measure_preprocessing(scene, 16).fill is None
+        assert measure_preprocessing(SceneModel(segmentor(), exported[1]), 16).fill == 0
+    else:
+        with pytest.raises(ExportError, match=message):
+            measure_preprocessing(scene, 16)
 
 
 def decibels(results):
@@ -326,6 +355,8 @@ class FixedTable(nn.Module):
         self.by_value = by_value
 
     def forward(self, x):
+        if self.by_value is None:
+            return (x * torch.nan,)
         if self.by_value and x.sum() > 0:
             x = -x
         return (x + self.table[:, :, : int(x.shape[2]), : int(x.shape[3])],)
@@ -338,6 +369,18 @@ def test_graphs_that_do_not_hold_what_they_promise_are_refused():
             Graph(FixedTable(by_value=True).eval(), images)
         with pytest.raises(ExportError, match=r'differ by .* at most -1e\+00 is accepted'):
             Graph(FixedTable().eval(), images, tolerance=-1.0)
+        with pytest.raises(ExportError, match='numbers that are not finite'):
+            Graph(FixedTable(by_value=None).eval(), images)
+
+
+def test_differences_are_relative_and_numbers_that_are_none_agree_with_nothing():
+    wanted = torch.tensor([4.0, -200.0])
+    assert relative_difference(wanted + 1, wanted) == pytest.approx(1 / 200)
+    assert relative_difference(torch.tensor([0.25]), torch.tensor([0.0])) == 0.25
+    for value in (torch.nan, torch.inf):
+        assert relative_difference(torch.tensor([value, 0.0]), wanted) == np.inf
+        assert relative_difference(wanted, torch.tensor([value, 0.0])) == np.inf
+    assert relative_difference(torch.zeros(0), torch.zeros(0)) == 0
 
 
 @pytest.mark.parametrize('name', BACKBONES)
@@ -368,6 +411,16 @@ def test_these_backbones_take_any_size(name):
     config, bands = BACKBONES[name]
     graph = Graph(build(config), [torch.randn(2, bands, 64, 96)], size_divisor=32)
     assert graph.error < 1e-5
+
+
+@pytest.mark.slow
+def test_another_opset_than_was_asked_for_is_an_error():
+    """PyTorch's exporter goes on with its own, and says so in a line of the log."""
+    images = [torch.randn(2, 2, 32, 32)]
+    with pytest.raises(ExportError, match=r'opset 13: PyTorch made one with opset \d+'):
+        Graph(FixedTable().eval(), images, opset=13)
+    graph = Graph(FixedTable().eval(), images, opset=20)
+    assert graph.proto.opset_import[0].version == 20
 
 
 @pytest.mark.slow

@@ -11,7 +11,7 @@ import torch
 from mmengine.config import Config
 from torch import Tensor, nn
 
-from mmrsfm.apis.exporting.graph import OPSET, TOLERANCE, Graph
+from mmrsfm.apis.exporting.graph import OPSET, TOLERANCE, Graph, relative_difference
 from mmrsfm.apis.exporting.metadata import METADATA_KEY, OnnxMetadata
 from mmrsfm.apis.exporting.networks import Network, check_task, check_windows
 from mmrsfm.apis.exporting.preprocessing import (
@@ -232,7 +232,7 @@ def _compare_with_scene_model(scene: SceneModel, metadata: OnnxMetadata, graph: 
                     continue
                 if name == 'logits' and len(b) == 1 and scene.task != 'height':
                     a, b = a.sigmoid(), b.sigmoid()  # what is compared is clipped
-                worst = max(worst, float((a - b).abs().max() / b.abs().max().clamp(min=1)))
+                worst = max(worst, relative_difference(a, b))
     return worst
 
 

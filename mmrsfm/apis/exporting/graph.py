@@ -6,11 +6,11 @@ from __future__ import annotations
 import contextlib
 import io
 import logging
+import math
 import warnings
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -70,7 +70,17 @@ class Graph:
             self.reference = module(*images)
             self.outputs = tuple(outputs or (f'output{n}' for n in range(len(self.reference))))
             shape = _dynamic(dynamic_batch, size_divisor)
+            if not all(bool(torch.isfinite(one).all()) for one in self.reference):
+                raise ExportError(
+                    'the model gives numbers that are not finite for usual images: was it trained '
+                    'to the end, and are its weights whole?'
+                )
             self.proto = _export(module, images, inputs, self.outputs, shape, opset)
+        made = {one.domain: one.version for one in self.proto.opset_import}.get('')
+        if made != opset:  # the exporter goes on with its own where it cannot convert
+            raise ExportError(
+                f'there is no graph of it with opset {opset}: PyTorch made one with opset {made}'
+            )
         self.inputs = tuple(inputs)
         session: Any = None
         try:
@@ -104,9 +114,25 @@ class Graph:
                     f'for images of {shape} the graph gives {one.shape}, PyTorch '
                     f'{tuple(other.shape)}: sizes were fixed while it was made'
                 )
-            difference = np.abs(one - other.numpy()).max(initial=0)
-            worst = max(worst, float(difference / max(1.0, float(other.abs().max()))))
+            worst = max(worst, relative_difference(torch.from_numpy(one), other))
         return worst
+
+
+def relative_difference(found: Tensor, wanted: Tensor) -> float:
+    """The largest difference of two results, relative to the largest value, but at least to 1.
+
+    Args:
+        found: What is judged.
+        wanted: What it should be, of the same shape.
+
+    Returns:
+        ``max|a - b| / max(1, max|b|)``; infinite where one of them is not finite: a comparison
+        with a number that is none would hold for anything.
+    """
+    if not wanted.numel():
+        return 0.0
+    error = float((found - wanted).abs().max() / wanted.abs().max().clamp(min=1))
+    return error if math.isfinite(error) else math.inf
 
 
 def open_session(source: str | bytes, device: str = 'cpu') -> Any:

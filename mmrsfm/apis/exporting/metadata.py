@@ -14,6 +14,8 @@ from mmrsfm.errors import MMRSFMError, UnknownLayoutError
 
 METADATA_KEY = 'mmrsfm'
 FORMAT = 1
+TASKS = ('segmentation', 'change_detection', 'height', 'classification', 'features')
+_LARGEST = 2**16
 
 
 @dataclass(frozen=True)
@@ -104,7 +106,7 @@ class OnnxMetadata:
                 )
             known = {field.name for field in fields(cls)}
             result = cls(**{key: _frozen(value) for key, value in values.items() if key in known})
-            result.specs()
+            result._check()
             ImageryContract.from_dict(result.contract or {})
         except UnknownLayoutError:
             raise
@@ -112,9 +114,42 @@ class OnnxMetadata:
             raise UnknownLayoutError(f'{path}: its metadata are damaged: {error}') from error
         return result
 
+    def _check(self) -> None:
+        """Raises a ValueError or TypeError where a value is none of its kind."""
+        for name in ('size', 'size_divisor', 'batch', 'channels'):
+            value = getattr(self, name)
+            if value is None and name != 'size':
+                continue
+            if type(value) is not int or not 0 < value < _LARGEST:
+                raise ValueError(f'{name} is {value!r}')
+        if self.task not in TASKS:
+            raise ValueError(f'task is {self.task!r}, not one of {TASKS}')
+        for spec in self.specs():
+            if type(spec.count) is not int or spec.count < 1 or not isinstance(spec.name, str):
+                raise ValueError(f'an input is {spec}')
+        for name in ('classes', 'file_bands'):
+            if not all(isinstance(one, str) for one in _sequence(getattr(self, name))):
+                raise ValueError(f'{name} are {getattr(self, name)!r}')
+        for colour in _sequence(self.palette):
+            if len(colour) != 3 or not all(
+                type(value) is int and 0 <= value <= 255 for value in colour
+            ):
+                raise ValueError(f'a colour is {colour!r}')
+        if type(self.threshold) not in (int, float) or not 0 <= self.threshold <= 1:
+            raise ValueError(f'threshold is {self.threshold!r}')
+        for name in ('stored_values', 'masked', 'multi_label'):
+            if type(getattr(self, name)) is not bool:
+                raise ValueError(f'{name} is {getattr(self, name)!r}')
+
     def specs(self) -> tuple[InputSpec, ...]:
         """What is read of each scene."""
         return tuple(InputSpec(**one) for one in self.inputs)
+
+
+def _sequence(value: Any) -> tuple[Any, ...]:
+    if value is not None and not isinstance(value, tuple):
+        raise ValueError(f'{value!r} is no list')
+    return value or ()
 
 
 def _frozen(value: Any) -> Any:

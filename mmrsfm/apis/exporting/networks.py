@@ -7,9 +7,9 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from mmrsfm.apis.exporting.metadata import TASKS
 from mmrsfm.errors import ConfigError, ExportError
 
-EXPORTED = ('segmentation', 'change_detection', 'height', 'classification', 'features')
 _WHY_NOT = {
     'detection': 'its boxes go through suppression and regions of interest, operators of mmcv that '
     'ONNX does not have',
@@ -27,7 +27,7 @@ class Network(nn.Module):
 
     Args:
         model: Of mmseg, mmpretrain, Open-CD or mmrsfm, in evaluation mode.
-        task: One of :data:`EXPORTED`.
+        task: One of :data:`TASKS`.
         multi_label: Classification: whether scores are sigmoids, not softmax.
 
     Raises:
@@ -72,7 +72,7 @@ class Network(nn.Module):
 
 def check_task(task: str) -> None:
     """Raises an ExportError, with the reason, for a task whose models have no graph."""
-    if task not in EXPORTED:
+    if task not in TASKS:
         reason = _WHY_NOT.get(task, 'there is no such task')
         raise ExportError(
             f'a model for {task} cannot be exported: {reason}. Its backbone can: --part backbone'

@@ -22,6 +22,8 @@ from mmrsfm.apis.scene.tile_data import TileInput
 from mmrsfm.errors import ConfigError, ExportError
 
 _TOLERANCE = 1e-4
+# Steps that clip, or take a number for no data, do nothing to values that are usual for a model.
+_UNUSUAL = (-1e6, -32768.0, -9999.0, -1.0, 0.0, 1.0, 255.0, 9999.0, 32767.0, 65535.0, 1e6)
 
 
 class StoredValues(nn.Module):
@@ -180,17 +182,37 @@ def measure_preprocessing(scene: SceneModel, size: int) -> StoredValues:
         )
     fill = _fill(scene, size, run)
     graph = StoredValues(order, -base / factor, 1 / factor, fill, split)
-    wanted = run(example)[0]
-    images = to_images(example, [spec.eight_bit for spec in scene.inputs])
-    got = graph(*images)
-    got = torch.cat(got, 1)[0] if isinstance(got, list) else got[0]
-    error = float((got - wanted).abs().max() / wanted.abs().max().clamp(min=1))
-    if not error <= _TOLERANCE:
-        raise ExportError(
-            f'{where} and the data preprocessor do more than scale and shift channels (they '
-            f'differ from that by {error:.1e}). {_ELSE}'
-        )
+    plain = [spec.eight_bit or fill is None for spec in scene.inputs]
+    for number, one in enumerate((example, _unusual(example))):
+        wanted = run(one)[0]
+        found = graph(*to_images(one, plain))
+        got = torch.cat(found, 1)[0] if isinstance(found, list) else found[0]
+        # Each by itself: what is clipped would be small beside the largest.
+        errors = (got - wanted).abs() / wanted.abs().clamp(min=1)
+        error = float(errors.max())
+        if not error <= _TOLERANCE:
+            place = divmod(int(errors.nan_to_num(torch.inf).flatten(1).amax(0).argmax()), size)
+            values = [array[place].tolist() for array in one.arrays if array is not None]
+            raise ExportError(
+                f'{where} and the data preprocessor do more than scale and shift channels: for the '
+                f'stored values {values} they differ from that by {error:.1e}'
+                + (' (is something clipped, or a number no data?)' if number else '')
+                + f'. {_ELSE}'
+            )
     return graph
+
+
+def _unusual(tile: TileInput) -> TileInput:
+    """A tile of values that models rarely see, where the type has them."""
+    arrays = []
+    for array in tile.arrays:
+        assert array is not None
+        if array.dtype == np.uint8:
+            arrays.append(array)  # noise over all values
+            continue
+        values = np.resize(np.array(_UNUSUAL, array.dtype), array.shape[0] * array.shape[1])
+        arrays.append(np.broadcast_to(values.reshape(*array.shape[:2], 1), array.shape).copy())
+    return TileInput(tuple(arrays), tile.valid, tile.tile, tile.band_names)
 
 
 _ELSE = (
@@ -229,7 +251,10 @@ def _fill(scene: SceneModel, size: int, run: Any) -> float | None:
     if any(spec.eight_bit for spec in scene.inputs):
         return None
     tile = random_tile(scene, size, holes=True)
-    found = run(tile)[0][:, ~tile.valid].unique()
+    holes = run(tile)[0][:, ~tile.valid]
+    if torch.equal(holes, run(random_tile(scene, size))[0][:, ~tile.valid]):
+        return None
+    found = holes.unique()
     if len(found) != 1 or not torch.isfinite(found).all():
         raise ExportError(
             'pixels without data become more than one value, or stay NaN for a model that decides '

@@ -15,7 +15,7 @@ from mmrsfm.apis.exporting.metadata import OnnxMetadata
 from mmrsfm.apis.exporting.preprocessing import to_images
 from mmrsfm.apis.scene.tile_data import TileInput, TilePrediction
 from mmrsfm.contract import ImageryContract, band_keys
-from mmrsfm.errors import BandMismatchError, CheckpointReadError, ConfigError
+from mmrsfm.errors import BandMismatchError, CheckpointReadError, ConfigError, UnknownLayoutError
 
 
 class OnnxModel:
@@ -91,6 +91,7 @@ class OnnxModel:
         self.inputs = data.specs()
         self._names = [one.name for one in self._session.get_inputs()]
         self._outputs = [one.name for one in self._session.get_outputs()]
+        self._check_graph()
         self.level = self._find_level(features)
         self.tile_size = self._find_size(tile_size)
         self.classes = None if data.classes is None else list(data.classes)
@@ -100,6 +101,27 @@ class OnnxModel:
         self.multi_label = data.multi_label
         self.file_bands = data.file_bands
         self.channels = None if self.task in ('classification', 'features') else data.channels
+
+    def _check_graph(self) -> None:
+        """Raises an UnknownLayoutError where the metadata are not those of this graph."""
+        data = self.metadata
+        inputs = [(one.name, [data.batch, one.count, None, None]) for one in self.inputs]
+        if data.size_divisor is None:
+            inputs = [(name, [*shape[:2], data.size, data.size]) for name, shape in inputs]
+        stated = [*inputs, (self._outputs[-1], [data.batch, data.channels])]
+        found = [*self._session.get_inputs(), self._session.get_outputs()[-1]]
+        fits = len(stated) == len(found) and all(
+            name == one.name and all(
+                side in (None, actual) or not isinstance(actual, int)
+                for side, actual in zip(shape, one.shape, strict=False)
+            )
+            for (name, shape), one in zip(stated, found, strict=True)
+        )  # fmt: skip
+        if not fits:
+            raise UnknownLayoutError(
+                f'{self.checkpoint}: its metadata are damaged: they speak of {stated}, the graph '
+                f'has {[(one.name, one.shape) for one in found]}'
+            )
 
     def _find_level(self, features: int | None) -> int:
         count = len(self._outputs)
