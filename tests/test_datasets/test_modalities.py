@@ -77,6 +77,12 @@ def test_windows_and_types(pair):
     assert results['img'].dtype == np.uint16
     assert np.array_equal(results['img'][..., 3], numbers(1)[0, 2:7, 3:10] + 7)
     assert load({'rgb': pair['rgb']}, to_float32=False)['img'].dtype == np.uint8
+    # 8 bits, or no radar, beside 16 bits: what is to be one batch is of one type.
+    wide = load({'rgb': pair['rgb']}, to_float32=False, dtype='uint16')['img']
+    assert wide.dtype == np.uint16
+    assert np.array_equal(wide, load({'rgb': pair['rgb']})['img'])
+    with pytest.raises(CorruptImageError, match=r'does not hold its uint16'):
+        load(pair, to_float32=False, dtype='uint8')
     floats = {'a': pair['sar'], 'b': write_tif(pair['rgb'], numbers(1, dtype='float32'))}
     assert load(floats, dict(a=1, b=1), to_float32=False)['img'].dtype == np.float32
 
@@ -201,6 +207,8 @@ def test_unusable_files_are_named(tmp_path, pair):
         {'modalities': PAIR, 'interpolation': 'cubic'},
         {'modalities': PAIR, 'invalid': 'zero'},
         {'modalities': PAIR, 'invalid': 'nan', 'to_float32': False},
+        {'modalities': PAIR, 'dtype': 'uint16'},
+        {'modalities': PAIR, 'dtype': 'float32', 'to_float32': False},
     ],
 )
 def test_contradictory_arguments(options):

@@ -186,6 +186,18 @@ def test_keep_dtype_rounds_and_clips():
     assert np.array_equal(results['img'], np.clip(np.rint(exact), 0, 255))
 
 
+def test_the_type_does_not_depend_on_the_size_that_is_drawn():
+    # A crop that happened to have the wanted size stayed uint8: a batch of two types, no batch.
+    image = np.arange(48, dtype=np.uint8).reshape(4, 4, 3)
+    for keep, expected in ((False, np.float32), (True, np.uint8)):
+        for name, options in (('Resize', {}), ('RandomResizedCrop', {'scale': (1.0, 1.0)})):
+            transform = build(name, size=(4, 4), keep_dtype=keep, **options)
+            if options:
+                transform.ratio = (1.0, 1.0)
+            found = transform({'img': image})['img']
+            assert found.dtype == expected and np.array_equal(found, image)
+
+
 @pytest.mark.parametrize(
     ('shape', 'options', 'expected'),
     [

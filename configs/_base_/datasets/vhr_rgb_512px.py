@@ -10,7 +10,14 @@ data_preprocessor = dict(
 load_image = dict(type='mmrsfm.LoadMultiBandImage', bands=['R', 'G', 'B'], to_float32=False)
 train_pipeline = [
     load_image,
-    dict(type='mmrsfm.RandomResizedCrop', size=512, scale=(0.7, 1.0), interpolation='bilinear'),
+    # 8 bits all the way to the device.
+    dict(
+        type='mmrsfm.RandomResizedCrop',
+        size=512,
+        scale=(0.7, 1.0),
+        interpolation='bilinear',
+        keep_dtype=True,
+    ),
     dict(type='mmrsfm.RandomFlip', prob=0.5, direction='horizontal'),
     dict(type='mmrsfm.DrawMaskNoise', patch_size=32, num_views=1),
     dict(type='mmrsfm.PackInputs'),

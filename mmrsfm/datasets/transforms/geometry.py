@@ -148,6 +148,9 @@ def resize(
         for key in seg_keys(results):
             results[key] = resample_nearest(results[key], size)
         follow_geo(results, (w / size[1], 0, 0, 0, h / size[0], 0))
+    elif not keep_dtype:
+        # The type must not depend on the size that was drawn: a batch is of one.
+        results['img'] = image.astype(np.float32, copy=False)
     results['img_shape'] = tuple(size)
     results['scale_factor'] = (size[1] / w, size[0] / h)
     return results
@@ -170,7 +173,8 @@ def resample_image(
     out = F.interpolate(planes[None], size=tuple(size), **options)[0].numpy()
     if keep_dtype and np.issubdtype(image.dtype, np.integer):
         limits = np.iinfo(image.dtype)
-        out = np.clip(np.rint(out), limits.min, limits.max).astype(image.dtype)
+        np.clip(np.rint(out, out=out), limits.min, limits.max, out=out)
+        out = out.astype(image.dtype)
     return out.transpose(1, 2, 0)
 
 

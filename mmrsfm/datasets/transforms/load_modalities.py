@@ -65,6 +65,9 @@ class LoadModalities(BaseTransform):
             them, for pipelines of the mmrsfm transforms. ``'nan'``: they are NaN in the image,
             without a mask, for pipelines of other libraries, which would leave a mask behind.
         to_float32: False keeps integers, in a type that holds those of all modalities.
+        dtype: With ``to_float32=False``, the type of all integers, e.g. ``'uint16'``: where files
+            of one modality have 8 and 16 bits, or one that is missing has 16, the samples of a
+            batch would be of several types. Files of floating point numbers stay such.
 
     Raises:
         ConfigError: For contradictory arguments.
@@ -79,7 +82,12 @@ class LoadModalities(BaseTransform):
         allow_missing: bool = True,
         invalid: str = 'mean',
         to_float32: bool = True,
+        dtype: str | None = None,
     ) -> None:
+        if dtype is not None and (to_float32 or not np.issubdtype(np.dtype(dtype), np.integer)):
+            raise ConfigError(
+                f'LoadModalities: dtype is a type of integers, with to_float32=False, got {dtype!r}'
+            )
         if not modalities:
             raise ConfigError('LoadModalities: modalities names none')
         if interpolation is not None and interpolation not in geometry.INTERPOLATIONS:
@@ -104,6 +112,7 @@ class LoadModalities(BaseTransform):
         self.allow_missing = allow_missing
         self.invalid = invalid
         self.to_float32 = to_float32
+        self.dtype = None if dtype is None else np.dtype(dtype)
 
     def transform(self, results: dict[str, Any]) -> dict[str, Any]:
         """Loads the images; see the class."""
@@ -132,6 +141,13 @@ class LoadModalities(BaseTransform):
         image = np.concatenate(images, axis=2)
         if image.dtype == np.float64:  # NumPy's common type of int32 and float32
             image = image.astype(np.float32)
+        if self.dtype is not None and image.dtype != self.dtype and image.dtype.kind in 'iu':
+            if not np.can_cast(image.dtype, self.dtype):
+                raise CorruptImageError(
+                    f'LoadModalities(dtype={self.dtype.name!r}) does not hold its {image.dtype}',
+                    path=first['img_path'],
+                )
+            image = image.astype(self.dtype)
         results.pop('valid_mask', None)
         if any(valid is not None for valid in masks):
             valid = np.concatenate(
@@ -246,7 +262,7 @@ class LoadModalities(BaseTransform):
         return (
             f'{type(self).__name__}(modalities={self.modalities}, interpolation='
             f'{self.interpolation!r}, allow_missing={self.allow_missing}, invalid='
-            f'{self.invalid!r}, to_float32={self.to_float32})'
+            f'{self.invalid!r}, to_float32={self.to_float32}, dtype={self.dtype})'
         )
 
 
