@@ -17,8 +17,9 @@ _NUMBERED = re.compile(r'(?:epoch|iter)_\d+\.pth')
 def find_last_checkpoint(work_dir: str | Path) -> Path | None:
     """Returns the newest valid checkpoint of a work folder.
 
-    That is the one that ``last_checkpoint`` names (in a folder that was moved, the file of that
-    name within it), or one of a later step that was finished after ``last_checkpoint`` was written.
+    That is the one that ``last_checkpoint`` names (in a folder that was moved or copied under
+    another name, the file of that name within it), or one of a later step that was finished after
+    ``last_checkpoint`` was written.
     A broken one is named in the log, with the reason, and the one before it is taken, by the time
     of the files. Valid means :func:`mmrsfm.checkpoints.integrity.check_integrity`.
 
@@ -35,7 +36,9 @@ def find_last_checkpoint(work_dir: str | Path) -> Path | None:
     folder = Path(work_dir)
     pointer = folder / 'last_checkpoint'
     named = pointer.read_text(errors='replace').strip() if pointer.is_file() else ''
-    places = (Path(named), folder / Path(named).name) if named else ()
+    places = [folder / Path(named).name, Path(named)] if named else []
+    if Path(named).parent.name == folder.resolve().name:  # this folder, or that of out_dir
+        places.reverse()
     target = next((place for place in places if place.is_file()), None)
     others = _others(folder, named, target)
     if named and target is None:

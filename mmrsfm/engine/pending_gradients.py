@@ -10,11 +10,21 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from mmengine.dist import all_gather_object, gather, get_rank, get_world_size, is_main_process
+from mmengine.dist import (
+    all_gather_object,
+    all_reduce,
+    gather,
+    get_rank,
+    get_world_size,
+    is_main_process,
+)
+from mmengine.logging import print_log
 from mmengine.optim import OptimWrapper
 from torch import Tensor
 
 from mmrsfm.errors import CheckpointError
+
+MOST_BYTES = 4 << 30  # of the copies of all ranks, in the memory of the master and in the file
 
 
 def gather_pending_gradients(wrapper: Any) -> dict[str, Any] | None:
@@ -22,16 +32,17 @@ def gather_pending_gradients(wrapper: Any) -> dict[str, Any] | None:
 
     Under DistributedDataParallel each rank has its own sums until the last batch of an accumulation
     shares them, so that the master holds as many copies as there are ranks, one parameter after the
-    other, on the CPU.
+    other, on the CPU. Where these are more than :data:`MOST_BYTES` it has their mean alone, which
+    is what the ranks would have made of them; the run goes on exactly but for rounding.
 
     Args:
         wrapper: The optimizer wrapper of a Runner.
 
     Returns:
         On the master, if gradients are waiting: ``counts``, the length of an accumulation, and
-        ``ranks``, for each rank a list with a tensor or ``None`` for each parameter of the
-        optimizer, in its order. Otherwise ``None``. Gradients that are sparse or sharded (FSDP) are
-        not collected.
+        ``ranks``, for each rank (or once, the mean) a list with a tensor or ``None`` for each
+        parameter of the optimizer, in its order. Otherwise ``None``. Gradients that are sparse or
+        sharded (FSDP) are not collected.
     """
     if not isinstance(wrapper, OptimWrapper) or wrapper.should_update():
         return None
@@ -41,13 +52,28 @@ def gather_pending_gradients(wrapper: Any) -> dict[str, Any] | None:
         for one in parameters
     ]
     present: list[list[bool]] = all_gather_object(own)
+    size = sum(one.numel() * one.element_size() for one in parameters) * len(present)
+    averaged = len(present) > 1 and size > MOST_BYTES
+    if averaged:
+        print_log(
+            f'The gradients that wait for the end of an accumulation would be {size / 2**30:.0f} '
+            'GiB of all ranks: their mean is saved. To resume to the last bit, let the interval of '
+            'checkpoints be a multiple of accumulative_counts.',
+            logger='current',
+            level=30,
+        )
+        present = [[any(flags) for flags in zip(*present, strict=True)]]
     ranks: list[list[Tensor | None]] = [[] for _ in present]
     for index, parameter in enumerate(parameters):
         values: list[Tensor] = []
         if any(flags[index] for flags in present):
             value = parameter.grad if own[index] else torch.zeros_like(parameter)
             assert value is not None
-            values = gather(value.detach().contiguous())
+            if averaged:
+                values = [value.detach().clone(memory_format=torch.contiguous_format)]
+                all_reduce(values[0], op='mean')
+            else:
+                values = gather(value.detach().contiguous())
         if is_main_process():
             for rank, flags in enumerate(present):
                 ranks[rank].append(values[rank].cpu().clone() if flags[index] else None)
@@ -59,8 +85,8 @@ def gather_pending_gradients(wrapper: Any) -> dict[str, Any] | None:
 def restore_pending_gradients(wrapper: Any, pending: dict[str, Any]) -> bool:
     """Gives the parameters the gradients that were waiting.
 
-    On as many ranks as before each gets its own, and the run goes on exactly; on another number all
-    get the mean, which is what the sum over the ranks would have made of them.
+    On as many ranks as before each gets its own, and the run goes on exactly; on another number,
+    and where the mean alone was saved, all get the mean.
 
     Args:
         wrapper: The optimizer wrapper, which knows its step already.

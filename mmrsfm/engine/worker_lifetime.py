@@ -12,25 +12,39 @@ import ctypes
 import os
 import signal
 import sys
-from collections.abc import Callable
-
-from torch.utils.data import DataLoader
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
 
 _PR_SET_PDEATHSIG = 1  # prctl(2)
 
 
-def end_workers_with_parent(loader: DataLoader) -> None:
-    """Has the kernel end the workers when their process ends, however it does. Idempotent.
+@contextmanager
+def workers_end_with_parent(loader: Any) -> Iterator[None]:
+    """Has the kernel end workers that a block starts when their process ends, however it does.
 
-    On Linux; elsewhere, and under a start method by which another process is their parent, nothing
-    changes.
+    On Linux, in the main thread; elsewhere, and under a start method by which another process is
+    their parent, nothing changes. "Parent" means the thread to Linux: workers that another thread
+    started would end with it, in the middle of what they do for the others. After the block the
+    loader is as it was, as it may then be used by any thread.
 
     Args:
-        loader: The data loader; call before it is iterated.
+        loader: The data loader, or ``None``. Its workers must not be used after the thread's end.
     """
-    former = loader.worker_init_fn
-    if sys.platform == 'linux' and not isinstance(former, _EndWithParent):
+    former = getattr(loader, 'worker_init_fn', None)
+    applies = (
+        hasattr(loader, 'worker_init_fn')
+        and sys.platform == 'linux'
+        and threading.current_thread() is threading.main_thread()
+    )
+    if applies:
         loader.worker_init_fn = _EndWithParent(former)
+    try:
+        yield
+    finally:
+        if applies:
+            loader.worker_init_fn = former
 
 
 class _EndWithParent:
@@ -43,5 +57,7 @@ class _EndWithParent:
     def __call__(self, worker_id: int) -> None:
         if os.getppid() == self.parent:
             ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+            if os.getppid() != self.parent:  # it ended in between
+                os._exit(1)
         if self.former is not None:
             self.former(worker_id)

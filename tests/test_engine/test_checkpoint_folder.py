@@ -4,6 +4,7 @@
 import ctypes
 import hashlib
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -206,6 +207,28 @@ def test_names_and_folders_of_ones_own(tmp_path):
     assert find_last_checkpoint(run) == elsewhere / 'step-7.pt'
     cut(elsewhere / 'step-7.pt')
     assert find_last_checkpoint(run) == elsewhere / 'step-3.pt'
+
+
+def test_a_copied_folder_is_a_run_of_its_own(tmp_path):
+    """It goes on with its own files, and deletes nothing in the folder that it was copied from."""
+    options = EPOCHS | {
+        'default_hooks.checkpoint.save_best': 'acc',
+        'default_hooks.checkpoint.rule': 'greater',
+        'default_hooks.checkpoint.max_keep_ckpts': 1,
+    }
+    train(tmp_path, tmp_path / 'old', **options | {'train_cfg.max_epochs': 2})
+    shutil.copytree(tmp_path / 'old', tmp_path / 'new')
+    before = sorted(path.name for path in (tmp_path / 'old').iterdir())
+    last = find_last_checkpoint(tmp_path / 'new')
+    assert last == tmp_path / 'new' / 'epoch_2.pth'
+    runner = build(tmp_path, tmp_path / 'new', **options, load_from=str(last), resume=True)
+    runner.load_or_resume()
+    runner.message_hub.update_info('best_score', -1.0)  # the next validation is better
+    runner.train()
+    assert sorted(path.name for path in (tmp_path / 'old').iterdir()) == before
+    assert sorted(path.stem for path in (tmp_path / 'new').glob('*.pth')) == [
+        'best_acc_epoch_2', 'epoch_3',
+    ]  # fmt: skip
 
 
 def test_retention_keeps_the_last_good_one(tmp_path, monkeypatch):

@@ -180,6 +180,31 @@ def test_samplers_of_other_libraries_resume_within_an_epoch(tmp_path, options):
         assert log == flat(rest.samples), 'what was used is not read once more'
 
 
+@pytest.mark.parametrize('options', [EPOCHS, ITERS], ids=['epochs', 'iterations'])
+def test_a_checkpoint_without_a_state_of_ours(tmp_path, options):
+    """MMEngine's own, or the best one: the epoch, or the step, goes on; and so do later ones."""
+    options = options | EVERY_4
+    if options.get('train_cfg'):
+        options['train_cfg'] = options['train_cfg'] | {'val_interval': 100}
+    _, trace = train(
+        tmp_path, tmp_path / 'whole', **options | {'default_hooks.checkpoint.interval': 5}
+    )
+    path = tmp_path / 'whole' / 'iter_5.pth'
+    content = torch.load(path, weights_only=False)
+    assert content.pop('mmrsfm')['loop']['iter'] == 5
+    if 'train_cfg' not in options:
+        content['meta']['epoch'] = 1  # as at an epoch's end
+    torch.save(content, path)
+    _, rest = train(
+        tmp_path, tmp_path / 'on', interrupt=9, **options, load_from=str(path), resume=True
+    )
+    assert rest.samples == trace.samples[5:9]
+    path = tmp_path / 'on' / 'iter_8.pth'
+    runner, last = train(tmp_path, tmp_path / 'on', **options, load_from=str(path), resume=True)
+    assert last.samples == trace.samples[8:]
+    assert runner.iter == 15
+
+
 def test_resume_with_another_dataset_is_refused(tmp_path):
     train(tmp_path, tmp_path, interrupt=6, **EPOCHS)
     with pytest.raises(CheckpointError, match='has 9 now'):

@@ -38,6 +38,7 @@ from mmrsfm.errors import CheckpointError, CheckpointWriteError
 from mmrsfm.registry import HOOKS
 
 STATE_KEY = 'mmrsfm'
+ENCODERS_KEY = 'encoder_checkpoints'  # of EncoderCheckpointHook
 _INTERIM = 'interim_ckpts'
 
 
@@ -105,6 +106,7 @@ class CheckpointHook(BaseCheckpointHook):
         if local and not self.backend_args and not self.file_client_args:
             self.backend_args: dict[str, Any] | None = {'backend': ATOMIC_BACKEND}
         super().before_train(runner)
+        self._move_here(runner)
         self._local = local and self.backend_args == {'backend': ATOMIC_BACKEND}
         if local:
             self._together(f'The folder {self.out_dir}', lambda: self._prepare_folder(runner))
@@ -114,8 +116,8 @@ class CheckpointHook(BaseCheckpointHook):
                 'the checkpoint by --resume PATH'
             )
         state, self._state = self._state, None
-        if state is not None:
-            self._restore(runner, state)
+        if runner.iter > 0:  # not after load_from, where only the weights were wanted
+            self._restore(runner, state or {})
 
     def after_load_checkpoint(self, runner: Any, checkpoint: dict[str, Any]) -> None:
         """Takes the state out of a checkpoint; whether it is resumed shows later."""
@@ -229,6 +231,9 @@ class CheckpointHook(BaseCheckpointHook):
         def publish() -> None:
             if not is_main_process():
                 return
+            if not Path(ckpt_path).is_file():  # the best one, of before the run came here
+                runner.logger.warning(f'{ckpt_path} is not there, and so not published.')
+                return
             checkpoint = read_checkpoint(ckpt_path)
             kept = {key: checkpoint[key] for key in self.published_keys or () if key in checkpoint}
             buffer = io.BytesIO()
@@ -240,6 +245,26 @@ class CheckpointHook(BaseCheckpointHook):
             runner.logger.info(f'{ckpt_path} is published as {name}, with {list(kept)}.')
 
         self._together(f'The published part of {ckpt_path}', publish)
+
+    def _move_here(self, runner: Any) -> None:
+        """Has the run that is resumed look for its files in this folder.
+
+        It may have been copied, or be resumed into another folder: the files of the former one,
+        e.g. the best checkpoint there, are not this run's to delete.
+        """
+        info = runner.message_hub.runtime_info
+
+        def here(file: Any) -> Any:
+            return file and self.file_backend.join_path(self.out_dir, Path(str(file)).name)
+
+        for key in [key for key in info if key == 'last_ckpt' or key.startswith('best_ckpt')]:
+            runner.message_hub.update_info(key, here(info[key]))
+        for key in [key for key in (_INTERIM, ENCODERS_KEY) if info.get(key)]:
+            runner.message_hub.update_info(key, [here(file) for file in info[key]])
+        if hasattr(self, 'best_ckpt_path'):
+            self.best_ckpt_path = info.get('best_ckpt')
+        for name in getattr(self, 'best_ckpt_path_dict', ()):
+            self.best_ckpt_path_dict[name] = info.get(f'best_ckpt_{name}')
 
     def _prepare_folder(self, runner: Any) -> None:
         if not is_main_process():
@@ -289,8 +314,9 @@ class CheckpointHook(BaseCheckpointHook):
 
     def _restore(self, runner: Any, state: dict[str, Any]) -> None:
         loop_state = state.get('loop')
-        # After load_from the loop is at its beginning: then only the weights were wanted.
-        if not loop_state or runner.iter == 0 or runner.iter != loop_state['iter']:
+        if not loop_state or runner.iter != loop_state['iter']:
+            if isinstance(runner.train_loop, ResumableLoop):
+                runner.train_loop.continue_without_state()
             return
         if isinstance(runner.train_loop, ResumableLoop):
             runner.train_loop.load_state_dict(loop_state)

@@ -17,10 +17,10 @@ from torch import nn
 from mmrsfm.checkpoints import describe_model, export_checkpoint, read_checkpoint
 from mmrsfm.checkpoints.integrity import digest_path
 from mmrsfm.engine.atomic_io import remove_with_digest, write_with_digest
+from mmrsfm.engine.hooks.checkpoint_hook import ENCODERS_KEY
 from mmrsfm.errors import CheckpointWriteError, ConfigError
 from mmrsfm.registry import HOOKS
 
-_WRITTEN = 'encoder_checkpoints'
 _PREFIX = 'encoder_'
 
 
@@ -63,9 +63,9 @@ class EncoderCheckpointHook(Hook):
                 f'EncoderCheckpointHook: {type(_bare(runner.model)).__name__} has no backbone'
             )
         # A checkpoint does not know of its own encoder, which is written after it.
-        known = list(runner.message_hub.runtime_info.get(_WRITTEN, []))
+        known = list(runner.message_hub.runtime_info.get(ENCODERS_KEY, []))
         self._seen = set(_announced(runner))
-        runner.message_hub.update_info(_WRITTEN, list(dict.fromkeys([*known, *self._seen])))
+        runner.message_hub.update_info(ENCODERS_KEY, list(dict.fromkeys([*known, *self._seen])))
         if is_main_process():
             for path in self._seen:
                 if Path(path).exists() and not digest_path(encoder_path(path)).exists():
@@ -96,7 +96,7 @@ class EncoderCheckpointHook(Hook):
             return
         self._seen.update(new)
         hub = runner.message_hub
-        written = list(hub.runtime_info.get(_WRITTEN, []))
+        written = list(hub.runtime_info.get(ENCODERS_KEY, []))
         if is_main_process():
             data = self._bytes()
             for path in new:
@@ -105,7 +105,7 @@ class EncoderCheckpointHook(Hook):
             for path in [] if self.keep_all else expired:
                 remove_with_digest(encoder_path(path))
         # With the next checkpoint, so that a resumed run goes on cleaning up.
-        hub.update_info(_WRITTEN, [path for path in written if Path(path).exists()] + new)
+        hub.update_info(ENCODERS_KEY, [path for path in written if Path(path).exists()] + new)
 
     def _take(self, runner: Any, checkpoint: dict[str, Any]) -> None:
         state = {

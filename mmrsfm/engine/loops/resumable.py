@@ -16,7 +16,7 @@ from torch.utils.data import BatchSampler, DataLoader
 
 from mmrsfm.engine.random_state import capture_random_state, preserved_random_state
 from mmrsfm.engine.samplers import AddressedIndices, EpochSampler, SkippingBatchSampler
-from mmrsfm.engine.worker_lifetime import end_workers_with_parent
+from mmrsfm.engine.worker_lifetime import workers_end_with_parent
 from mmrsfm.errors import CheckpointError, ConfigError, TooManyBadSamplesError
 from mmrsfm.randomness import SampleAddress, derive_seed
 
@@ -101,6 +101,7 @@ class ResumableLoop:
     def _adopt_dataloader(self, infinite: bool) -> None:
         """Takes over the data loader that the base class built."""
         loader = self.dataloader
+        self._infinite = infinite
         self._wrap_collate()
         # A data loader draws a number each time it is iterated. From a generator of its own: the
         # global one belongs to the model, and a resumed run iterates at other times.
@@ -237,11 +238,11 @@ class ResumableLoop:
         data loader that it frees waits five seconds for each worker, as their queues are closed
         first.
         """
-        end_workers_with_parent(self.dataloader)
         if self.runner.deterministic:
             torch.use_deterministic_algorithms(True, warn_only=True)
         try:
-            yield
+            with workers_end_with_parent(self.dataloader):
+                yield
         finally:
             validation = self.runner._val_loop
             for loader in (self.dataloader, getattr(validation, 'dataloader', None)):
@@ -250,9 +251,9 @@ class ResumableLoop:
 
     def _validate(self) -> None:
         """Runs the validation that is due now."""
-        end_workers_with_parent(self.runner.val_loop.dataloader)
-        with self._validating():
-            self.runner.val_loop.run()
+        loop = self.runner.val_loop
+        with self._validating(), workers_end_with_parent(getattr(loop, 'dataloader', None)):
+            loop.run()
         self._validated = self._iter
 
     def _missed_validation(self) -> bool:
@@ -323,6 +324,23 @@ class ResumableLoop:
         self._iter = cursor['iter']
         self._validated = int(state.get('validated', -1))
         self._resumed = True
+
+    def continue_without_state(self) -> None:
+        """Continues from a checkpoint that has no state of a loop: MMEngine's own, or the best one.
+
+        As there: a loop of epochs begins with the epoch that was not finished, one of iterations
+        leaves out as many batches as there were steps.
+        """
+        self._enter_epoch(self._epoch)
+        batch = 0
+        if self._infinite and self._knows_position:
+            assert self._sampler is not None
+            for _ in range(self._iter):
+                self._sampler.advance(self._samples_per_step)
+        elif self._infinite:
+            batch = self._skip(self._iter * self._samples_per_step)
+        epoch = self._sampler.epoch if self._infinite and self._sampler else self._epoch
+        self._cursor = {'epoch': epoch, 'batch': batch, 'iter': self._iter}
 
     def _skip(self, num_samples: int) -> int:
         """Leaves out what was used of a sampler that has no position; returns batches left out."""
