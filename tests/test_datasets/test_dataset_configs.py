@@ -5,11 +5,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from mmengine.config import Config
 from mmengine.dataset import Compose, default_collate
 from mmengine.registry import init_default_scope
 
 from mmrsfm.datasets import AddressedCollate
+from mmrsfm.randomness import seeded
 from mmrsfm.registry import DATASETS, MODELS
 from tests.test_datasets.imagery import numbers, write_tif
 
@@ -73,3 +75,50 @@ def test_benchmarks_do_not_claim_the_sensor_of_the_pretraining(name):
     contract = MODELS.build(Config.fromfile(FOLDER / name).data_preprocessor).contract
     assert contract.sensor is None
     assert contract.scale == 1.0
+
+
+WIRE = {  # docs/data_speed.md: of the places in the pipeline, what sends integers
+    'fmow_rgb_pretrain_128px.py': (torch.uint8, {'3.keep_dtype': True}),
+    'mars16m_512px.py': (
+        torch.uint16,
+        {'0.to_float32': False, '0.dtype': 'uint16', '1.keep_dtype': True},
+    ),
+}
+
+
+@pytest.mark.parametrize('name', WIRE)
+def test_integers_on_the_wire(tmp_path, name):
+    """As published, and as integers: after the data preprocessor, half a count apart at most."""
+    init_default_scope('mmpretrain')
+    kind, options = WIRE[name]
+    config = Config.fromfile(FOLDER / name)
+    preprocessor = MODELS.build(config.data_preprocessor)
+    rng = np.random.default_rng(0)
+    rgb = write_tif(tmp_path / 'rgb.tif', rng.integers(60, 200, (3, 140, 150)).astype('uint8'))
+    infos = [{'img_path': rgb, 'band_names': ('R', 'G', 'B')}] * 2
+    if 'mars' in name:  # radar of 8 and of 16 bits in one batch
+        infos = []
+        for sensor, most, dtype in (('umbra', 255, 'uint8'), ('capella', 65535, 'uint16')):
+            sar = rng.integers(0, most, (1, 140, 150)).astype(dtype)
+            path = write_tif(tmp_path / f'{sensor}.tif', sar)
+            infos.append({'modality_paths': {'rgb': rgb, 'sar': path}, 'sensor': sensor})
+    found = []
+    for changes in ({}, options):
+        keys = {f'train_dataloader.dataset.pipeline.{key}': one for key, one in changes.items()}
+        config.merge_from_dict(keys)
+        pipeline = Compose(config.train_dataloader.dataset.pipeline)
+        items = []
+        for number, info in enumerate(infos):
+            with seeded(number):
+                items.append(pipeline({**info}))
+        batch = AddressedCollate(default_collate)(items)
+        assert batch['inputs'].dtype == (kind if changes else torch.float32)
+        found.append(preprocessor(batch, training=True))
+    exact, rounded = (one['inputs'] for one in found)
+    assert exact.dtype == rounded.dtype == torch.float32
+    stds = torch.tensor(config.data_preprocessor.get('std') or [50.0] * 4).view(1, -1, 1, 1)
+    if 'mars' in name:
+        sensors = config.data_preprocessor.sensors
+        stds = torch.tensor([sensors[info['sensor']].std for info in infos])[..., None, None]
+    difference = (exact - rounded).abs() * stds
+    assert 0.2 < difference.max() <= 0.5 + 2e-2
