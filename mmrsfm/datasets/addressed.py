@@ -10,6 +10,7 @@ import torch
 from torch.utils.data import Dataset, IterableDataset, get_worker_info
 
 from mmrsfm.datasets.bit_depth import warn_of_reduced_bits
+from mmrsfm.datasets.lonely_labels import warn_of_lonely_labels
 from mmrsfm.datasets.reading_errors import as_data_error, is_bad_file, listing_error, no_samples
 from mmrsfm.datasets.shared_batches import stack_in_shared_memory
 from mmrsfm.errors import ConfigError, DataError, MMRSFMError, TooManyBadSamplesError
@@ -45,7 +46,8 @@ class AddressedDataset(Dataset):
     follows from the address too, and is counted in :attr:`rejected_draws`. A broken file never
     takes that way: the loading transforms raise.
 
-    Where mmcv's loader reduces 16-bit images to 8 bits, a warning says so.
+    Where mmcv's loader reduces 16-bit images to 8 bits, or label maps of mmseg's datasets belong to
+    no image, a warning says so.
 
     All other attributes are those of the wrapped dataset, for reading and for writing.
 
@@ -93,6 +95,7 @@ class AddressedDataset(Dataset):
         self._rejected = torch.zeros(_COUNTERS, dtype=torch.int64).share_memory_()
         for inner in _innermost(dataset):
             warn_of_reduced_bits(inner)
+            warn_of_lonely_labels(inner)
             if hasattr(inner, '_rand_another'):
                 inner._rand_another = _CountedRedraw(inner, self._rejected)
 

@@ -93,6 +93,25 @@ def test_images_of_16_bits_in_mmcvs_loader(tmp_path, capsys, dtype, suffix):
     assert 'reduces' not in capsys.readouterr().out
 
 
+def test_label_maps_without_an_image(tmp_path, capsys):
+    """mmseg lists images; one that was lost leaves its label behind."""
+    pytest.importorskip('mmseg')
+    init_default_scope('mmseg')
+    for name in ('images/a.png', 'images/b.png', 'labels/a.png', 'labels/b.png'):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_bytes(b'')
+    dataset = dict(
+        type='BaseSegDataset', data_root=str(tmp_path), img_suffix='.png', pipeline=[],
+        data_prefix=dict(img_path='images', seg_map_path='labels'), metainfo=dict(classes=('x',)),
+    )  # fmt: skip
+    assert len(AddressedDataset(dataset)) == 2
+    assert 'no image' not in capsys.readouterr().out
+    (tmp_path / 'images' / 'b.png').unlink()
+    assert len(AddressedDataset(dataset)) == 1
+    assert f'1 label maps have no image in {tmp_path}/images, the first is {tmp_path}/labels/b.png'\
+        in capsys.readouterr().out  # fmt: skip
+
+
 def _skipping_rank(rank, folder):
     from tests.test_engine.test_loops import train
 
