@@ -105,7 +105,7 @@ def _loader(dataset: Any, dtype: str | None) -> LoadMultiBandImage | LoadModalit
     load = transforms[0] if transforms else None
     if isinstance(load, LoadModalities):
         load.invalid = 'mean'  # with a mask
-        load.to_float32 = dtype is None or np.issubdtype(np.dtype(dtype), np.floating)
+        load.to_float32 = dtype is None or dtype.startswith('float')
         parts = [one.load for one in load._modalities]
         for part in parts:
             part.to_float32 = load.to_float32
