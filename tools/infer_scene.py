@@ -86,6 +86,11 @@ def build_parser() -> argparse.ArgumentParser:
         '--keep-cut', action='store_true',
         help='keep what the border of a tile cuts where the tile that sees it whole finds nothing',
     )  # fmt: skip
+    parser.add_argument(
+        '--merge-by', choices=('iou', 'ios'), default='iou',
+        help='objects of two tiles are one by intersection over union, or over the smaller area '
+        '[iou]',
+    )  # fmt: skip
     parser.add_argument('--page', action='store_true', help='write an HTML page and a picture')
     parser.add_argument('--overwrite', action='store_true', help='replace results of other runs')
     command_line.add_launcher_arguments(parser)
@@ -220,6 +225,7 @@ def run_one(inferencer: Any, files: list[str], args: argparse.Namespace) -> None
         stretch=None if args.stretch is None else tuple(args.stretch),
         probabilities=args.probabilities, min_score=args.min_score, formats=args.formats,
         overwrite=args.overwrite, page=args.page, keep_cut=args.keep_cut,
+        merge_by=args.merge_by,
     )  # fmt: skip
 
 

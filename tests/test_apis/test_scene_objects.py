@@ -98,13 +98,13 @@ def look(kind, objects, labels, tile, numbers, jitter=0.0, least=0.08, equal=Fal
     return found
 
 
-def detect(kind, objects, labels, size, overlap, order=1, keep_cut=False, **options):
+def detect(kind, objects, labels, size, overlap, order=1, merging=(), **options):
     numbers = drawn(objects) if kind == 'mask' else None
     parts = [
         tile_objects(look(kind, objects, labels, tile, numbers, **options), tile, (HEIGHT, WIDTH))
         for tile in TileGrid(HEIGHT, WIDTH, size, overlap)
     ]
-    return merge_objects(parts[::order], keep_cut=keep_cut)
+    return merge_objects(parts[::order], **dict(merging))
 
 
 def match(found, polygons):
@@ -129,7 +129,10 @@ def test_every_object_once_for_every_tile_size(kind, equal):
     objects, labels = make_objects(kind, count=count)
     assert len(objects) == count
     results = [detect(kind, objects, labels, *tiling, equal=equal) for tiling in TILINGS]
-    results += [detect(kind, objects, labels, *TILINGS[1], equal=equal, keep_cut=True)]
+    results += [
+        detect(kind, objects, labels, *TILINGS[1], equal=equal, merging={'keep_cut': True}),
+        detect(kind, objects, labels, *TILINGS[1], equal=equal, merging={'measure': 'ios'}),
+    ]
     for found in results:
         ious, numbers = match(found, objects)
         assert ious.min() > 0.999 and not found.cut.any()
@@ -229,9 +232,19 @@ def test_classes_and_neighbours_stay_apart():
         part(1, RIGHT, [[134, 20, 150, 50]], scores=[0.5]),
     ]
     assert len(merge_objects(apart)) == 2 and len(merge_objects(apart, 0.1)) == 1
+    # By the smaller area: what another tile sees smaller; pieces are joined as before.
+    smaller = [part(0, LEFT, [[124, 20, 150, 60]]),
+               part(1, RIGHT, [[126, 20, 140, 50]], scores=[0.5])]  # fmt: skip
+    assert len(merge_objects(smaller)) == 2
+    assert len(merge_objects(smaller, measure='ios')) == 1
+    assert len(merge_objects(apart, measure='ios')) == 2
+    with pytest.raises(ConfigError, match="iou, ios, not 'area'"):
+        merge_objects(smaller, measure='area')
     # A small object in a large one, both seen by both tiles.
     nested = [[126, 20, 154, 90], [128, 40, 138, 50]]
-    assert len(merge_objects([part(0, LEFT, nested), part(1, RIGHT, nested)])) == 2
+    for measure in ('iou', 'ios'):
+        both = [part(0, LEFT, nested), part(1, RIGHT, nested)]
+        assert len(merge_objects(both, measure=measure)) == 2
 
 
 def test_thousands_of_objects_take_no_square_of_time():

@@ -135,6 +135,7 @@ class SceneInferencer:
         name: str | None = None,
         page: bool = False,
         keep_cut: bool = False,
+        merge_by: str = 'iou',
     ) -> SceneResult:
         """Makes the map of a scene.
 
@@ -158,6 +159,7 @@ class SceneInferencer:
             page: Whether to write an HTML page that needs no network, and a picture.
             keep_cut: Objects: whether pieces at borders of tiles stay that the tiles which see them
                 whole have not found; see :func:`mmrsfm.apis.scene.merging.merge_objects`.
+            merge_by: Objects: ``'iou'``, or ``'ios'``, intersection over the smaller area.
 
         Returns:
             The files and what was run. Where they are there already, of a run that was asked the
@@ -179,7 +181,9 @@ class SceneInferencer:
                 )
                 size = (source.height, source.width)
                 source.area = find_area(aoi, *size, source.crs, source.transform)
-                product = self._product(source, probabilities, min_score, formats, keep_cut)
+                product = self._product(
+                    source, probabilities, min_score, formats, keep_cut, merge_by
+                )
                 asked = (bands, source.file_bands, on_error, stretch, resampling)
                 settings = self._settings(source, product, *asked)
                 run = SceneRun(source, product, settings, out, stem, overwrite, page)
@@ -274,9 +278,12 @@ class SceneInferencer:
         min_score: float,
         formats: Sequence[str] | None,
         keep_cut: bool,
+        merge_by: str,
     ) -> Product:
         if self.model.task in OBJECT_TASKS:
-            return ObjectProduct(self.model, source, self.overlap, min_score, formats, keep_cut)
+            return ObjectProduct(
+                self.model, source, self.overlap, min_score, formats, keep_cut, merge_by
+            )
         if self.model.task == 'classification':
             return CellProduct(self.model, source, self.overlap, formats)
         return DenseProduct(self.model, source, self.overlap, self.memory, probabilities)

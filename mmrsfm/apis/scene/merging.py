@@ -5,7 +5,8 @@
    is dropped. With an overlap larger than an object this settles all cuts, whatever was found. What
    the other tile has not found is *unconfirmed*, and can be kept.
 2. Two objects of different tiles are one if they agree where both tiles look: their intersection
-   over union *inside the common window* is that of a duplicate. A piece that agrees with a whole
+   over union *inside the common window* is that of a duplicate (or, of whole ones, their
+   intersection over the smaller area, where that is asked for). A piece that agrees with a whole
    object is dropped; of two whole ones the better scored stays, as in non-maximum suppression.
 3. Pieces that agree, of an object larger than the overlap, are joined: its bounds, the rectangle of
    least area around them, or the union of their masks.
@@ -32,6 +33,7 @@ from mmrsfm.apis.scene.objects import (
 )
 from mmrsfm.errors import ConfigError
 
+MEASURES = ('iou', 'ios')
 # Pieces are one object, or one of a whole one, from this agreement on. Not what the suppression of
 # the model has: that of rotated boxes is often 0.1, and would join neighbours.
 _SAME = 0.5
@@ -47,30 +49,37 @@ def merge_objects(
     iou_threshold: float = 0.5,
     class_agnostic: bool = False,
     keep_cut: bool = False,
+    measure: str = 'iou',
 ) -> SceneObjects:
     """Merges the objects of overlapping tiles.
 
     Args:
         parts: Those of every tile that was predicted, in any order, also of those without objects:
             where a tile has looked and found nothing, pieces at the borders of others are dropped.
-        iou_threshold: From which intersection over union on two whole objects of different tiles
-            are one; best that of the suppression of the model.
+        iou_threshold: From which intersection over union (or what ``measure`` says) on two whole
+            objects of different tiles are one; best that of the suppression of the model.
         class_agnostic: Objects of different classes may be one.
         keep_cut: Whether unconfirmed pieces stay, as objects that are ``cut``.
+        measure: Of two whole objects: ``'iou'``, intersection over union, or ``'ios'``, over the
+            smaller area, by which one that another tile sees smaller is a duplicate.
 
     Returns:
         The objects, the best score first; of equal scores the upper, then the left one. They do
         not depend on the order of the parts.
 
     Raises:
-        ConfigError: If the parts are of different kinds, or the threshold is not in (0, 1].
+        ConfigError: If the parts are of different kinds, the threshold is not in (0, 1], or there
+            is no such measure.
     """
-    merged, unconfirmed = merge_tiles(parts, iou_threshold, class_agnostic)
+    merged, unconfirmed = merge_tiles(parts, iou_threshold, class_agnostic, measure)
     return with_unconfirmed(merged, unconfirmed) if keep_cut else merged
 
 
 def merge_tiles(
-    parts: Sequence[TileObjects], iou_threshold: float = 0.5, class_agnostic: bool = False
+    parts: Sequence[TileObjects],
+    iou_threshold: float = 0.5,
+    class_agnostic: bool = False,
+    measure: str = 'iou',
 ) -> tuple[SceneObjects, SceneObjects]:
     """Merges the objects of overlapping tiles, and returns what was dropped for want of a second.
 
@@ -78,6 +87,7 @@ def merge_tiles(
         parts: See :func:`merge_objects`.
         iou_threshold: Likewise.
         class_agnostic: Likewise.
+        measure: Likewise.
 
     Returns:
         The objects; and the unconfirmed pieces: what a tile cuts, and another that sees it whole
@@ -89,6 +99,8 @@ def merge_tiles(
     """
     if not 0 < iou_threshold <= 1:
         raise ConfigError(f'the threshold of merging lies in (0, 1], not at {iou_threshold}')
+    if measure not in MEASURES:
+        raise ConfigError(f'the measure is one of {", ".join(MEASURES)}, not {measure!r}')
     parts = sorted(parts, key=lambda part: part.index)
     filled = [part for part in parts if len(part)]
     kinds = {part.kind for part in filled}
@@ -100,14 +112,14 @@ def merge_tiles(
     pool = _Pool(parts, class_agnostic)
     judged = _judged_elsewhere(pool)
     alive = ~judged
-    pairs, agreement, reaches_out = _agreeing(pool, alive, min(iou_threshold, _SAME))
+    pairs, agreement, alike, reaches_out = _agreeing(pool, alive, iou_threshold, measure)
     piece = pool.touches.any(axis=1)
     # What another tile sees go on is a piece, even if it ends further from the border.
     goes_on = reaches_out & (agreement >= _SAME)[:, None]
     piece[pairs[goes_on[:, 0], 1]] = True
     piece[pairs[goes_on[:, 1], 0]] = True
-    needed = np.where(piece[pairs].any(axis=1), _SAME, iou_threshold)
-    pairs = pairs[agreement >= needed]
+    same = np.where(piece[pairs].any(axis=1), agreement >= _SAME, alike >= iou_threshold)
+    pairs = pairs[same]
     mixed = piece[pairs[:, 0]] != piece[pairs[:, 1]]
     alive[np.where(piece[pairs[mixed, 0]], pairs[mixed, 0], pairs[mixed, 1])] = False
     kept = _suppress(pool, np.flatnonzero(alive & ~piece), pairs)
@@ -250,13 +262,13 @@ def _unconfirmed(pool: _Pool, judged: np.ndarray, merged: SceneObjects) -> Scene
 
 
 def _agreeing(
-    pool: _Pool, alive: np.ndarray, threshold: float
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    pool: _Pool, alive: np.ndarray, threshold: float, measure: str
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
     """Pairs (M, 2) of objects that agree where both tiles look.
 
     Returns:
-        The pairs; their agreement (M,); which of the two goes on outside of the tile of the other,
-        (M, 2).
+        The pairs; their agreement, as pieces (M,) and as whole ones (M,); which of the two goes
+        on outside of the tile of the other, (M, 2).
     """
     numbers = np.flatnonzero(alive)
     bounds = shapely.box(*pool.visible[numbers].T)
@@ -272,10 +284,12 @@ def _agreeing(
     areas = np.stack([shapely.area(part) for part in parts], axis=1)
     shared = shapely.area(shapely.intersection(*parts))
     agreement = shared / np.maximum(areas.sum(axis=1) - shared, 1e-9)
-    same = agreement >= threshold
+    alike = agreement if measure == 'iou' else shared / np.maximum(areas.min(axis=1), 1e-9)
+    same = (agreement >= _SAME) | (alike >= threshold)
     pairs = found[same]
     seen = [shapely.area(pool.clipped(side, pool.windows[pool.tile[side]])) for side in pairs.T]
-    return pairs, agreement[same], areas[same] < _WHOLE * np.stack(seen, axis=1)
+    goes_out = areas[same] < _WHOLE * np.stack(seen, axis=1)
+    return pairs, agreement[same], alike[same], goes_out
 
 
 def _suppress(pool: _Pool, whole: np.ndarray, pairs: np.ndarray) -> np.ndarray:

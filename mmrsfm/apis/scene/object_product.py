@@ -14,7 +14,7 @@ import shapely
 from mmengine.logging import print_log
 
 from mmrsfm.apis.scene.journal import Journal
-from mmrsfm.apis.scene.merging import merge_tiles, with_unconfirmed
+from mmrsfm.apis.scene.merging import MEASURES, merge_tiles, with_unconfirmed
 from mmrsfm.apis.scene.object_files import OBJECT_FILES, write_objects
 from mmrsfm.apis.scene.objects import SceneObjects, TileObjects, tile_objects
 from mmrsfm.apis.scene.products import RowProduct, Stream
@@ -38,9 +38,10 @@ class ObjectProduct(RowProduct):
         min_score: The least score.
         formats: Of ``'geojson'``, ``'gpkg'`` and ``'dota'``; ``None``: all.
         keep_cut: See :func:`mmrsfm.apis.scene.merging.merge_objects`.
+        measure: Likewise: ``'iou'`` with the threshold of the model, or ``'ios'`` with 0.5.
 
     Raises:
-        ConfigError: If there is no such format, or the model names no classes.
+        ConfigError: If there is no such format or measure, or the model names no classes.
     """
 
     def __init__(
@@ -51,6 +52,7 @@ class ObjectProduct(RowProduct):
         min_score: float = 0.3,
         formats: Sequence[str] | None = None,
         keep_cut: bool = False,
+        measure: str = 'iou',
     ) -> None:
         super().__init__(model, source, overlap)
         self.formats = tuple(OBJECT_FILES if formats is None else formats)
@@ -62,10 +64,15 @@ class ObjectProduct(RowProduct):
             raise ConfigError('the config names no classes: metainfo=dict(classes=(...))')
         self.min_score = min_score
         self.keep_cut = keep_cut
-        self.threshold = suppression_threshold(model)
+        if measure not in MEASURES:
+            raise ConfigError(f'objects are merged by {", ".join(MEASURES)}, not by {measure!r}')
+        self.measure = measure
+        # That of the model is one of intersection over union.
+        self.threshold = suppression_threshold(model) if measure == 'iou' else 0.5
         self.objects: SceneObjects | None = None
         self.settings = {
             'min_score': min_score, 'formats': list(self.formats), 'keep_cut': keep_cut,
+            'measure': measure,
         }  # fmt: skip
         if overlap == 0 and len(self.grid) > 1:
             _warn(
@@ -102,7 +109,7 @@ class ObjectProduct(RowProduct):
                 index, name = key.split('/')
                 tiles.setdefault(index, {})[name] = values
             parts += [TileObjects.from_arrays(arrays) for arrays in tiles.values()]
-        merged, unconfirmed = merge_tiles(parts, self.threshold)
+        merged, unconfirmed = merge_tiles(parts, self.threshold, measure=self.measure)
         unconfirmed = unconfirmed[self._wanted(unconfirmed)]
         if self.keep_cut:
             merged = with_unconfirmed(merged, unconfirmed)
