@@ -145,6 +145,31 @@ def test_pretrained_weights_in_the_same_config(folder):
     assert model.backbone.init_cfg.checkpoint == base.backbone.init_cfg.checkpoint
 
 
+def test_the_configs_of_the_readme(folder, monkeypatch):
+    from mmengine.config import Config
+    from mmengine.registry import DATASETS, MODELS, DefaultScope
+
+    monkeypatch.chdir(folder)
+    own, detector = blocks('../README.md', 'python')
+    Path('own.py').write_text(own)
+    Path('detector.py').write_text(detector)
+    config = Config.fromfile('own.py')
+    dataset = config.train_dataloader.dataset
+    dataset.update(data_root='data/mine', data_prefix=dict(img_path='images/train'))
+    with DefaultScope.overwrite_default_scope('mmpretrain'):
+        sample = DATASETS.build(dataset)[0]
+        preprocessor = MODELS.build(config.data_preprocessor)
+    assert sample['inputs'].shape == (4, 128, 128)
+    batch = dict(inputs=[sample['inputs']], data_samples=[sample['data_samples']])
+    inputs = preprocessor(batch)['inputs']
+    assert inputs.shape == (1, config.model.backbone.in_channels, 128, 128)
+    model = Config.fromfile('detector.py').model
+    assert model.type == 'FasterRCNN'
+    model.backbone.update(init_cfg=None, arch='tiny')
+    with DefaultScope.overwrite_default_scope('mmdet'):
+        assert type(MODELS.build(model.backbone)).__name__ == 'RVSAViT'
+
+
 def test_versions_of_the_installation_guide():
     text = (REPO / 'docs' / 'install.md').read_text()
     for package in MM_PACKAGES:
