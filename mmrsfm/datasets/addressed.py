@@ -12,7 +12,7 @@ from torch.utils.data import Dataset, IterableDataset, get_worker_info
 from mmrsfm.datasets.bit_depth import warn_of_reduced_bits
 from mmrsfm.datasets.lonely_labels import warn_of_lonely_labels
 from mmrsfm.datasets.reading_errors import as_data_error, is_bad_file, listing_error, no_samples
-from mmrsfm.datasets.shared_batches import stack_in_shared_memory
+from mmrsfm.datasets.shared_batches import collate_in_shared_memory
 from mmrsfm.errors import ConfigError, DataError, MMRSFMError, TooManyBadSamplesError
 from mmrsfm.randomness import SampleAddress, derive_seed, seed_generators, seeded
 from mmrsfm.registry import DATASETS
@@ -246,7 +246,7 @@ class AddressedCollate:
             if isinstance(item, MutableMapping)
             for record in item.pop(SKIPPED_KEY, ())
         ]
-        batch = stack_in_shared_memory(items, self.collate)
+        batch = collate_in_shared_memory(items, self.collate)
         if records:
             batch[SKIPPED_KEY] = records
         return batch

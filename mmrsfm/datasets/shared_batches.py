@@ -9,6 +9,7 @@ again when the process that trains has let go of the batch that was in it.
 
 from __future__ import annotations
 
+import math
 import mmap
 import os
 import weakref
@@ -24,7 +25,7 @@ from torch.utils.data import default_collate, get_worker_info
 
 _HEAD = mmap.PAGESIZE  # the first byte of it: whether the piece is in use
 _LEAST = 2**18  # bytes; below, new memory costs less than the bookkeeping
-_MOST = 64  # pieces of a worker
+_MOST = 48  # pieces of a worker: each is an open file of the process that trains
 _STACKING = (default_collate, mmengine.dataset.default_collate)
 
 
@@ -94,8 +95,17 @@ class _Pool:
 
     def stack(self, tensors: Sequence[torch.Tensor]) -> SharedBatch | None:
         """Stacks tensors of one form; ``None``: no piece is free."""
-        first = tensors[0]
-        count = len(tensors) * first.numel() * first.element_size()
+        shape = (len(tensors), *tensors[0].shape)
+        return self._fill(shape, tensors[0].dtype, lambda out: torch.stack(list(tensors), out=out))
+
+    def copy(self, tensor: torch.Tensor) -> SharedBatch | None:
+        """Copies a tensor; ``None``: no piece is free."""
+        return self._fill(tensor.shape, tensor.dtype, lambda out: out.copy_(tensor))
+
+    def _fill(
+        self, shape: Sequence[int], dtype: torch.dtype, fill: Callable[[torch.Tensor], Any]
+    ) -> SharedBatch | None:
+        count = math.prod(shape) * dtype.itemsize
         free = [piece for piece in self.pieces if not piece.in_use]
         fitting = [piece for piece in free if piece.size >= count]
         retired = []
@@ -112,35 +122,40 @@ class _Pool:
             piece = _Piece(self.made, count)
             self.made += 1
             self.pieces.append(piece)
-        shape = (len(tensors), *first.shape)
-        torch.stack(list(tensors), out=piece.hold(shape, first.dtype, count))
-        return SharedBatch(piece, first.dtype, shape, retired)
+        fill(piece.hold(shape, dtype, count))
+        return SharedBatch(piece, dtype, shape, retired)
 
 
 _pool: _Pool | None = None  # of this worker
 _received: dict[tuple[int, int], mmap.mmap] = {}  # of this process, from its workers
 
 
-def stack_in_shared_memory(
+def collate_in_shared_memory(
     items: Sequence[Any], collate: Callable[[Sequence[Any]], Any], key: str = 'inputs'
 ) -> Any:
     """Collates items, in a worker with the large tensors in shared memory that is used again.
 
+    Images of one form are stacked there; those of a list (``pseudo_collate``) are there one by one.
+
     Args:
         items: What the pipeline returned.
-        collate: The collate function. Where it does not stack tensors, or this is no worker, it
-            does everything.
+        collate: The collate function. Where it is none of MMEngine's or PyTorch's, or this is no
+            worker, it does everything.
         key: Of the large tensors in the items.
 
     Returns:
         What ``collate`` returns: in the process that trains, the same to the last bit.
     """
     global _pool
-    tensors = _stackable(items, collate, key) if get_worker_info() is not None else None
-    if tensors is None:
+    if get_worker_info() is None or not hasattr(os, 'memfd_create'):
         return collate(items)
     if _pool is None or _pool.process != os.getpid():
         _pool = _Pool()
+    if _plain(collate) is mmengine.dataset.pseudo_collate:
+        return _listed(_pool, collate(items), key)
+    tensors = _stackable(items, collate, key)
+    if tensors is None:
+        return collate(items)
     try:
         batch = _pool.stack(tensors)
     except OSError:  # no memory, or no more files: as without
@@ -156,21 +171,45 @@ def _stackable(
     items: Sequence[Any], collate: Callable[[Sequence[Any]], Any], key: str
 ) -> list[torch.Tensor] | None:
     """The tensors of the items that can be stacked, ``None`` where they cannot."""
-    if isinstance(collate, partial) and not collate.args and not collate.keywords:
-        collate = collate.func
-    if collate not in _STACKING or not hasattr(os, 'memfd_create'):
+    if _plain(collate) not in _STACKING:
         return None
     if not all(type(item) is dict and key in item for item in items):
         return None
     tensors = [item[key] for item in items]
     first = tensors[0]
-    if not all(type(one) is torch.Tensor and one.layout == torch.strided for one in tensors):
+    if not all(type(one) is torch.Tensor for one in tensors):
         return None
-    if first.device.type != 'cpu' or first.numel() * first.element_size() * len(items) < _LEAST:
+    if not all(_is_large(one, len(items)) for one in tensors):
         return None
     # Others end with an error, which is the collate function's to raise.
     same = all(one.shape == first.shape and one.dtype == first.dtype for one in tensors)
     return tensors if same and set(items[0]) == set().union(*items) else None
+
+
+def _listed(pool: _Pool, batch: Any, key: str) -> Any:
+    """A batch of lists, with the large tensors of one list in shared memory."""
+    tensors = batch.get(key) if type(batch) is dict else None
+    if type(tensors) is not list:
+        return batch
+    try:
+        for place, one in enumerate(tensors):
+            if type(one) is torch.Tensor and _is_large(one):
+                tensors[place] = pool.copy(one) or one
+    except OSError:  # the rest as without
+        pass
+    return batch
+
+
+def _is_large(tensor: torch.Tensor, count: int = 1) -> bool:
+    plain = tensor.layout == torch.strided and tensor.device.type == 'cpu'
+    return plain and count * tensor.numel() * tensor.element_size() >= _LEAST
+
+
+def _plain(collate: Callable[[Sequence[Any]], Any]) -> Any:
+    """The function, without a wrapping that adds nothing (that of MMEngine's runner)."""
+    if isinstance(collate, partial) and not collate.args and not collate.keywords:
+        return collate.func
+    return collate
 
 
 def _receive(

@@ -111,12 +111,33 @@ def test_batches_of_growing_size():
         assert seen(found) == [tuple(range(n, n + 8)) for n in (0, 8, 16, 24)]
 
 
+def test_lists_of_images_of_any_size():
+    rows = [
+        {'inputs': torch.full((1, 400 + 60 * (n % 5), 700), n, dtype=torch.uint8), 'name': str(n)}
+        for n in range(24)
+    ]
+    rows[7]['inputs'] = torch.full((1, 4, 4), 7, dtype=torch.uint8)  # small: not there
+    batches = loader(rows, 4, pseudo_collate, persistent_workers=True)
+    kept = []
+    for _ in range(3):
+        for number, batch in enumerate(batches):
+            images = batch['inputs']
+            assert batch['name'] == [str(n) for n in range(4 * number, 4 * number + 4)]
+            for place, image in enumerate(images, 4 * number):
+                assert torch.equal(image, rows[place]['inputs'])
+            kept.append(images[number % 4])
+    for count, image in enumerate(kept):
+        place = 4 * (count % 6) + count % 6 % 4
+        assert torch.equal(image, rows[place]['inputs'])
+    del batch, images, image, kept
+    gc.collect()
+    assert pieces_in_use() == 0
+    assert 0 < len(shared_batches._received) < 60
+
+
 def test_other_batches_are_left_to_the_collate_function(monkeypatch):
-    # Lists of images, small images, images of several forms, no workers: as ever.
+    # Small images, images of several forms, no workers: as ever.
     shared_batches._received.clear()
-    assert [one.shape for one in next(iter(loader(collate=pseudo_collate)))['inputs']] == [
-        (1, 512, 512)
-    ] * 2
     rows = [{'inputs': torch.zeros(3, 4)}] * 2
     assert next(iter(loader(rows)))['inputs'].shape == (2, 3, 4)
     mixed = [{'inputs': torch.zeros(1, 512, 512 + n)} for n in range(2)]
