@@ -3,11 +3,13 @@
 
 import importlib.util
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 from mmengine.config import Config
 
+from mmrsfm.apis import loader_step
 from mmrsfm.apis.format_comparison import FormatComparison, describe, tiles_of
 from mmrsfm.apis.loader_step import LoaderStep
 from mmrsfm.apis.tile_formats import FORMATS, choose_formats
@@ -89,12 +91,19 @@ def test_what_is_not_there_is_named(monkeypatch):
         assert 'litdata' not in [cls.name for cls in choose_formats()]
 
 
-def test_batches_that_were_read_ahead_are_not_timed(cfg):
+def test_batches_that_were_read_ahead_are_not_timed(cfg, monkeypatch):
     taken = []
     step = LoaderStep(cfg)
     step._batches = iter(lambda: taken.append(1) or 0, 1)
     step.run()
     assert len(taken) == 1
     step._ahead = 4
+    monkeypatch.setattr(loader_step, '_SECONDS', 0.0)
     step.run()
     assert len(taken) == 1 + 4 + 4
+    # Workers of another loader fill their queues meanwhile: not only a moment is timed.
+    clock = SimpleNamespace(perf_counter=lambda: 0.1 * len(taken))
+    monkeypatch.setattr(loader_step, 'time', clock)
+    monkeypatch.setattr(loader_step, '_SECONDS', 1.95)
+    step.run()
+    assert len(taken) == 9 + 4 + 20
