@@ -129,7 +129,7 @@ class Troubles(Hook):
         (self.folder / f'start{restarts}').touch()
         if (restarts, step) == (0, 2):
             (self.folder / 'reached').touch()
-            wait_for(lambda: SignalWatch._active.received)
+            wait_for(lambda: SignalWatch._active.received, 90)
         if (restarts, step, get_rank()) == (1, 5, 1):
             os.kill(os.getpid(), signal.SIGKILL)
 
@@ -193,8 +193,32 @@ def test_requeued_after_preemption_and_a_killed_rank(slurm, python, tmp_path):
     assert files == ['epoch_1', 'epoch_2', 'epoch_3']
 
 
+@pytest.mark.slow  # Slurm knows time limits of whole minutes
+def test_requeued_before_its_time_is_over(slurm, python, tmp_path):
+    """By Slurm's own ``--signal``; without a folder on the command line."""
+    config = write_ranked_config(tmp_path)
+    with config.open('a') as file:
+        file.write(
+            "custom_imports['imports'].append('tests.slurm.test_slurm')\n"
+            f"custom_hooks.append(dict(type='Troubles', folder='{tmp_path}'))\n"
+        )
+    log = tmp_path / 'job.log'
+    more = dict(SECONDS_TO_SAVE='20', SRUN_ARGS=f'--time=1 --output={log}', MAX_FAILURES='1')
+    script = ['bash', str(REPO / 'tools/slurm_train.sh'), '--requeue', 'test', 'toy', str(config)]
+    result = slurm.run(*script, env=environment(slurm, python, **more), cwd=tmp_path)
+    assert result.returncode == 0, result.stderr
+    wait_for(lambda: has_ended(slurm, re.findall(r'\d+', result.stdout)[-1]), 380)
+    text = log.read_text()
+    assert 'SIGUSR1 (to rank 0, 1): the run ends after step 2' in text, text
+    assert 'status 75, restart 1: the job is queued again' in text, text
+    assert len(list((tmp_path / 'work_dirs').rglob('epoch_3.pth'))) == 1
+
+
 def test_errors_are_not_requeued(slurm, python, tmp_path):
-    """A wrong option, a config that is not there; how a job would continue is its own matter."""
+    """A wrong option, a config that is not there; how a job would continue is its own matter.
+
+    Of two processes srun ends one when the other has ended, and then tells the status of that one.
+    """
     script = ['bash', str(REPO / 'tools/slurm_train.sh'), '--requeue', 'test', 'toy']
     result = slurm.run(
         *script, 'toy.py', '--resume', 'x.pth', env=environment(slurm, python), cwd=tmp_path
@@ -202,7 +226,7 @@ def test_errors_are_not_requeued(slurm, python, tmp_path):
     assert result.returncode == 2
     assert 'load_from' in result.stderr
     log = tmp_path / 'job.log'
-    variables = environment(slurm, python, NTASKS='1', SRUN_ARGS=f'--output={log}')
+    variables = environment(slurm, python, SRUN_ARGS=f'--output={log}')
     result = slurm.run(*script, 'nope.py', env=variables, cwd=tmp_path)
     assert result.returncode == 0, result.stderr
     wait_for(lambda: has_ended(slurm, re.findall(r'\d+', result.stdout)[-1]))
