@@ -201,7 +201,9 @@ def split_modalities(
         part.all(dim=1, keepdim=True) for part in known.split(list(modalities.values()), dim=1)
     ]
     # One answer from the device for all modalities.
-    complete = torch.stack([part.all() for part in pixels]).tolist()
+    complete = [False] * len(pixels)
+    if not torch.compiler.is_exporting():  # a graph cannot ask: it takes every mask as it comes
+        complete = torch.stack([part.all() for part in pixels]).tolist()
     return {
         name: ModalityInput(image, None if whole else part, part.flatten(1).any(dim=1))
         for name, image, part, whole in zip(modalities, images, pixels, complete, strict=True)
@@ -211,7 +213,9 @@ def split_modalities(
 def _known(inputs: Tensor, valid: Tensor | None) -> Tensor | None:
     """Which numbers are data, or ``None`` for all."""
     # The sum of finite numbers is finite, but for overflow: then each one is looked at.
-    if torch.isfinite(inputs.detach().sum(dtype=torch.float32)):
+    if not torch.compiler.is_exporting() and torch.isfinite(
+        inputs.detach().sum(dtype=torch.float32)
+    ):
         return None if valid is None else valid.bool()
     finite = torch.isfinite(inputs)
     return finite if valid is None else finite & valid.bool()

@@ -15,7 +15,7 @@ from rasterio.transform import from_origin
 from torch import nn
 
 from mmrsfm.apis.exporting import export_onnx
-from mmrsfm.apis.exporting.graph import Graph, relative_difference
+from mmrsfm.apis.exporting.graph import Graph, open_session, relative_difference
 from mmrsfm.apis.exporting.metadata import METADATA_KEY, OnnxMetadata
 from mmrsfm.apis.exporting.networks import check_task, check_windows
 from mmrsfm.apis.exporting.preprocessing import measure_preprocessing, random_tile
@@ -80,7 +80,11 @@ BACKBONES = {
     'SwinV2': (dict(SWIN, in_channels=3), 3),
 }  # fmt: skip
 DUAL = dict(
-    type='mmrsfm.DualModalityBackbone', backbone=SWIN,
+    type='mmrsfm.DualModalityBackbone',
+    backbone=dict(
+        type='mmrsfm.ConvNeXtV2', patch_size=4, out_indices=(0, 1),
+        arch=dict(depths=[1, 1], channels=[8, 8]),
+    ),
     modalities=dict(rgb=dict(channels=3), sar=dict(channels=1)),
 )  # fmt: skip
 
@@ -423,7 +427,65 @@ def test_another_opset_than_was_asked_for_is_an_error():
     assert graph.proto.opset_import[0].version == 20
 
 
+def incomplete_images():
+    """Images that lack a part, one of their modalities, everything, nothing."""
+    images = torch.randn(5, 4, 64, 64, generator=torch.Generator().manual_seed(1))
+    images[0, 3] = torch.nan
+    images[1, :3] = torch.nan
+    images[2] = torch.nan
+    images[3, 1, 10:40, 20:] = torch.nan
+    return images
+
+
+@pytest.mark.parametrize('fusion', ['add', 'mean', 'concat', 'diff', 'mma'])
+def test_branches_without_data_are_left_out_by_the_fusion_of_a_graph(fusion, monkeypatch):
+    """Without an exporter: each batch that skips other branches against all at once."""
+    images = incomplete_images()
+    with torch.no_grad():
+        model = build(dict(DUAL, fusion=fusion))
+        wanted = [model(one) for one in (images, images[:1], images[1:2], images[2:3], images[4:])]
+        monkeypatch.setattr(torch.compiler, 'is_exporting', lambda: True)
+        whole = model(images)
+    for level, found in enumerate(whole):
+        torch.testing.assert_close(found, wanted[0][level], rtol=1e-5, atol=1e-5)
+        for image, number in ((0, 1), (1, 2), (2, 3), (4, 4)):
+            torch.testing.assert_close(
+                found[image : image + 1], wanted[number][level], rtol=1e-4, atol=1e-5
+            )
+
+
 @pytest.mark.slow
-def test_a_backbone_that_decides_by_values_what_it_computes_is_no_graph():
-    with pytest.raises(ExportError, match='PyTorch makes no graph of it'):
-        Graph(build(DUAL), [torch.randn(2, 4, 64, 64)])
+def test_a_backbone_of_two_modalities_is_a_graph_that_knows_what_is_missing():
+    model, images = build(DUAL), incomplete_images()
+    graph = Graph(model, [images[:2]])
+    assert graph.error < 1e-5
+    session = open_session(graph.proto.SerializeToString())
+    for batch in (images, images[:1], images[2:3], images[4:]):
+        with torch.no_grad():
+            wanted = model(batch)
+        found = session.run(None, {'image': batch.numpy()})
+        for one, other in zip(found, wanted, strict=True):
+            assert relative_difference(torch.from_numpy(one), other) < 1e-5
+
+
+@pytest.mark.slow
+def test_a_model_of_two_modalities_takes_scenes_of_which_one_is_missing(tmp_path):
+    cfg = segmentor()
+    cfg.model.backbone = DUAL
+    cfg.model.data_preprocessor = dict(
+        type='mmrsfm.MultiBandSegDataPreprocessor', mean=[112.0, 118, 115, 63],
+        std=[73.0, 73, 82, 68],
+        invalid='nan',
+    )  # fmt: skip
+    load = dict(type='mmrsfm.LoadModalities', modalities=dict(rgb=3, sar=1))
+    cfg.test_dataloader.dataset.pipeline = [load, dict(type='mmrsfm.PackSegInputs')]
+    checkpoint = weights_of(cfg, tmp_path / 'model.pth')
+    metadata = export_onnx(cfg, checkpoint, tmp_path / 'model.onnx', size=SIZE)
+    assert [one['optional'] for one in metadata.inputs] == [True, True]
+    reference = SceneModel(cfg, checkpoint, tile_size=SIZE)
+    model = OnnxModel(tmp_path / 'model.onnx')
+    for missing in (None, 0, 1):
+        tile = random_tile(reference, SIZE, holes=True)
+        tile.arrays = tuple(None if n == missing else one for n, one in enumerate(tile.arrays))
+        found, wanted = model.predict([tile])[0].logits, reference.predict([tile])[0].logits
+        assert relative_difference(found, wanted) < 1e-5

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -176,7 +177,8 @@ def _metadata(
             bands=None if spec.bands is None else list(spec.bands),
             count=bands_of(spec),
             eight_bit=spec.eight_bit,
-            optional=False,
+            # A whole input may be missing where the model knows NaN.
+            optional=spec.optional and measured is not None and math.isnan(measured.fill or 0),
         )
         for spec in scene.inputs
     )

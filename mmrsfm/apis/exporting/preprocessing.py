@@ -8,6 +8,7 @@ another size) is found out as well, and named.
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
@@ -33,7 +34,8 @@ class StoredValues(nn.Module):
         order: For each channel of the result that of the input.
         mean: One value a channel of the result, in stored numbers.
         std: Likewise.
-        fill: What NaN becomes, normalised; ``None``: pixels without data are unknown.
+        fill: What NaN becomes, normalised; NaN: it stays, for a model that knows it; ``None``:
+            pixels without data are unknown.
         split: In how many equal parts the result is cut; 1: it is one tensor.
     """
 
@@ -63,7 +65,7 @@ class StoredValues(nn.Module):
         if self.order != list(range(x.shape[1])):
             x = x[:, self.order]
         y = (x - self.mean) / self.std
-        if self.fill is not None:
+        if self.fill is not None and not math.isnan(self.fill):
             y = torch.where(torch.isnan(y), torch.full_like(y, self.fill), y)
         return y if self.split == 1 else list(y.chunk(self.split, 1))
 
@@ -254,12 +256,11 @@ def _fill(scene: SceneModel, size: int, run: Any) -> float | None:
     holes = run(tile)[0][:, ~tile.valid]
     if torch.equal(holes, run(random_tile(scene, size))[0][:, ~tile.valid]):
         return None
+    if holes.isnan().all():
+        return math.nan
     found = holes.unique()
     if len(found) != 1 or not torch.isfinite(found).all():
-        raise ExportError(
-            'pixels without data become more than one value, or stay NaN for a model that decides '
-            f'by them which of its branches run. {_ELSE}'
-        )
+        raise ExportError(f'pixels without data become more than one value. {_ELSE}')
     return float(found)
 
 

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -184,7 +185,7 @@ class OnnxModel:
         parts = []
         for tile in tiles:
             self._check(tile)
-            parts.append([image.numpy() for image in to_images(tile, plain)])
+            parts.append([image.numpy() for image in to_images(self._filled(tile), plain)])
         images = [np.concatenate(together) for together in zip(*parts, strict=True)]
         found: list[np.ndarray] = []
         step = self.metadata.batch or len(tiles)
@@ -200,6 +201,18 @@ class OnnxModel:
             self._prediction(tile, torch.from_numpy(np.ascontiguousarray(one)).float())
             for tile, one in zip(tiles, found, strict=True)
         ]
+
+    def _filled(self, tile: TileInput) -> TileInput:
+        """With NaN for an input that is missing."""
+        if all(array is not None for array in tile.arrays):
+            return tile
+        arrays = tuple(
+            np.full((*tile.valid.shape, spec.count or 0), np.nan, np.float32)
+            if array is None
+            else array
+            for spec, array in zip(self.inputs, tile.arrays, strict=True)
+        )
+        return replace(tile, arrays=arrays)
 
     def _prediction(self, tile: TileInput, values: torch.Tensor) -> TilePrediction:
         if self.task == 'classification':
@@ -220,6 +233,8 @@ class OnnxModel:
                 path=self.checkpoint,
             )
         for number, (spec, array) in enumerate(zip(self.inputs, tile.arrays, strict=True)):
+            if array is None and spec.optional and self.metadata.masked:
+                continue
             if array is None:
                 raise BandMismatchError(
                     f'the model needs its input {spec.name!r}', path=self.checkpoint

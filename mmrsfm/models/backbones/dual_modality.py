@@ -354,7 +354,8 @@ def _fusion_configs(fusion: Any, levels: int) -> list[dict[str, Any]]:
 
 def _wanted(parts: Mapping[str, ModalityInput]) -> dict[str, Tensor | None]:
     """Which images each branch must see, (B,) bool on the CPU; ``None``: all."""
-    if all(part.valid is None for part in parts.values()):
+    # A graph computes every branch for every image: fusion leaves out what has no data.
+    if torch.compiler.is_exporting() or all(part.valid is None for part in parts.values()):
         return dict.fromkeys(parts)
     present = torch.stack([part.present for part in parts.values()]).cpu()
     return dict(zip(parts, present | ~present.any(dim=0), strict=True))
