@@ -38,6 +38,7 @@ from mmrsfm.apis.scene import speed
 from mmrsfm.apis.training_step import PARTS, TrainingStep
 from mmrsfm.engine import command_line, run_config
 from mmrsfm.errors import ConfigError
+from mmrsfm.utils.conversion import write_whole
 from mmrsfm.utils.host_memory import keep_freed_memory
 from mmrsfm.utils.matmul_floor import MatmulFloor, MatmulRecorder
 from mmrsfm.utils.resource_use import peak_memory
@@ -403,7 +404,7 @@ def main(args: argparse.Namespace) -> None:
 def write(args: argparse.Namespace, figures: dict, text: str) -> None:
     print(text)
     if args.json:
-        Path(args.json).write_text(json.dumps(figures, indent=2) + '\n')
+        write_whole(args.json, f'{json.dumps(figures, indent=2)}\n'.encode())
 
 
 if __name__ == '__main__':

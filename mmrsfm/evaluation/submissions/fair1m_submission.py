@@ -20,6 +20,7 @@ from mmrsfm.evaluation.submissions.fair1m_format import (
     image_size,
 )
 from mmrsfm.registry import METRICS
+from mmrsfm.utils.conversion import write_whole
 
 
 @METRICS.register_module()
@@ -105,7 +106,7 @@ class FAIR1MSubmission(DOTASubmission):
                 f'{image}{self.img_suffix}', self._size(image, patches), objects, self.research
             )
             path = folder / f'{image}.xml'
-            path.write_text(text, encoding='utf-8', newline='\n')
+            write_whole(path, text.encode())
             members[f'test/{path.name}'] = path
         archive = write_zip(self.folder / 'test.zip', members)
         if self.research.missing:
