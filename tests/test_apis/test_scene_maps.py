@@ -16,6 +16,7 @@ import tifffile
 from affine import Affine
 
 from mmrsfm.apis import SceneInferencer
+from mmrsfm.apis.scene.area import Region
 from mmrsfm.apis.scene.blending import plan_blocks, profile
 from mmrsfm.apis.scene.grid import TileGrid
 from mmrsfm.apis.scene.scene_run import agree
@@ -52,6 +53,17 @@ class TestTiles:
             total[at : at + 64] += weights
         assert (total[:length] > 0).all()
         assert grid.rows[-1] + 64 == max(length, 64)
+
+    @pytest.mark.parametrize('align', [1, 4, 16])
+    @pytest.mark.parametrize('size', [30, 64, 100, 130, 301])
+    def test_a_region_smaller_than_a_tile_lies_in_a_tile_inside_of_the_scene(self, size, align):
+        scene = Region(0, 0, size, size)
+        for row in range(0, size - 10, align):
+            wide = Region(row, row, 10, 10).widened(64, scene, align)
+            assert wide.row == wide.col and wide.row % align == 0
+            assert wide.row >= 0 and wide.row + wide.height <= size
+            assert wide.row <= row and wide.row + wide.height >= row + 10
+            assert wide.height >= min(64, size)
 
     def test_overlaps_and_sizes_that_are_none(self):
         with pytest.raises(ConfigError, match='overlap of 64'):

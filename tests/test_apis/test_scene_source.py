@@ -55,6 +55,21 @@ class TestBands:
         with pytest.raises(BandMismatchError, match=message):
             choose_bands(spec, count, names, 'a.tif', **options)
 
+    def test_what_a_file_states_wins_over_what_is_known_of_the_dataset(self, tmp_path):
+        values = np.stack([np.full((8, 8), n, 'uint8') for n in (4, 3, 2)])
+        known = {'known_names': ('B02', 'B03', 'B04')}
+        named = write_tif(tmp_path / 'a.tif', values, names=['B04', 'B03', 'B02'])
+        plain = write_tif(tmp_path / 'b.tif', values)
+        for scene, options, found in (
+            (named, known, [4, 3, 2]),
+            (plain, known, [2, 3, 4]),
+            (named, {'band_names': ('B02', 'B03', 'B04'), **known}, [2, 3, 4]),
+        ):
+            with SceneSource((scene,), (NAMED,), **options) as source:
+                assert source.read(Tile(0, 0, 0, 8, 8)).arrays[0][0, 0].tolist() == found
+        with pytest.raises(BandMismatchError, match=r'3 band\(s\), but 2 names were given'):
+            SceneSource((named,), (NAMED,), band_names=('B02', 'B03'))
+
     def test_the_opacity_of_a_picture_is_no_band(self):
         assert choose_bands(RGB, 4, ('R', 'G', 'B', 'A'), 'a.png')[0] == [0, 1, 2]
 
@@ -102,6 +117,14 @@ class TestTwoScenes:
         same = write_tif(tmp_path / 'same.tif', numbers(), geo=False)
         with SceneSource((first, same), PAIR) as source:
             assert source.read(Tile(0, 0, 0, 8, 8)).valid.all()
+        local = tmp_path / 'local.tif'
+        with rasterio.open(
+            local, 'w', driver='GTiff', count=4, height=source.height, width=source.width,
+            dtype='uint8', transform=TRANSFORM @ Affine.translation(3, 0),
+        ):  # fmt: skip
+            pass
+        with pytest.raises(DataError, match=r'lies elsewhere .* has no CRS'):
+            SceneSource((first, local), PAIR)
         with pytest.raises(ConfigError, match=r'takes 2 scene\(s\)'):
             SceneSource((first,), PAIR)
         with pytest.raises(ConfigError, match=r'takes 2 scene\(s\)'):
@@ -155,7 +178,9 @@ class TestBadInput:
         np.testing.assert_array_equal(item.valid, mask > 0)
 
     @pytest.mark.parametrize(
-        'options', [{'on_error': 'ignore'}, {'resampling': 'magic'}], ids=['policy', 'resampling']
+        'options',
+        [{'on_error': 'ignore'}, {'resampling': 'magic'}, {'stretch': (9, 9)}],
+        ids=['policy', 'resampling', 'stretch'],
     )
     def test_options_that_are_none(self, tmp_path, options):
         scene = write_tif(tmp_path / 'a.tif', numbers(3))

@@ -36,7 +36,8 @@ class SceneModel:
         checkpoint: Its checkpoint: every parameter must be in it. For features any checkpoint that
             :func:`mmrsfm.checkpoints.load_pretrained` knows.
         device: For example ``'cpu'`` or ``'cuda:0'``.
-        amp: Whether to compute in mixed precision: float16 on a GPU, bfloat16 on a CPU.
+        amp: Whether to compute in mixed precision: float16 on a GPU, bfloat16 on a CPU. Of
+            detectors only what comes before the heads: boxes and their suppression are float32.
         features: Instead of the predictions of its task, the feature map of this level of the
             backbone (-1: the last).
         tile_size: Side of the tiles in pixels of the scene; ``None``: what the pipeline, the test
@@ -90,6 +91,9 @@ class SceneModel:
             self.task = 'features' if features is not None else find_task(model)
             self._load(model, content)
             self.model: Any = model.to(self.device).eval()
+            if self.amp and self.task in OBJECT_TASKS:
+                self._extract: Any = self.model.extract_feat
+                self.model.extract_feat = self._mixed_features
             dataset = _test_dataset(self.cfg)
             steps = dataset.get('pipeline') or []
             native = image_size or stated_size(steps)
@@ -167,8 +171,7 @@ class SceneModel:
         for tile, sample in zip(tiles, samples, strict=True):
             _note_valid(tile, sample)
         data = pseudo_collate(samples)
-        dtype = torch.float16 if self.device.type == 'cuda' else torch.bfloat16
-        with torch.autocast(self.device.type, dtype, enabled=self.amp):
+        with self._autocast(self.amp and self.task not in OBJECT_TASKS):
             if self.task == 'features':
                 maps = self._features(data)
                 return [
@@ -177,6 +180,16 @@ class SceneModel:
                 ]
             outputs = self.model.test_step(data)
         return [self._prediction(tile, output) for tile, output in zip(tiles, outputs, strict=True)]
+
+    def _autocast(self, enabled: bool = True) -> Any:
+        dtype = torch.float16 if self.device.type == 'cuda' else torch.bfloat16
+        return torch.autocast(self.device.type, dtype, enabled=enabled)
+
+    def _mixed_features(self, *inputs: Any) -> Any:
+        """What mmcv's suppression of boxes takes: it knows no bfloat16."""
+        with self._autocast():
+            maps = self._extract(*inputs)
+        return type(maps)(one.float() for one in maps)
 
     def _prediction(self, tile: TileInput, output: Any) -> TilePrediction:
         where = tile.tile

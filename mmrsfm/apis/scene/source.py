@@ -256,8 +256,10 @@ class SceneSource:
             count = own.count
             chosen: Any = bands[number] if several else bands  # type: ignore[index,call-overload]
             names = _own_band_names(own)
-            # What the file says of itself is truer than what those of the training were like.
-            said = band_names if names is not None else band_names or known_names
+            # What the file says of itself is truer than what those of the training were like; that
+            # three bands are red, green and blue is what GDAL says of any.
+            named = names is not None and all(own.descriptions)
+            said = band_names if named else band_names or known_names
             stated = said if said is not None and len(said) == count else None
             found, known = choose_bands(spec, count, names, path, chosen, stated)
             kinds = {own.dtypes[position] for position in found}
