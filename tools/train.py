@@ -7,7 +7,7 @@ import sys
 
 import torch
 
-from mmrsfm.engine import command_line, run_config, safe_loading
+from mmrsfm.engine import command_line, run_config
 from mmrsfm.utils.host_memory import keep_freed_memory
 
 
@@ -33,7 +33,6 @@ def build_parser() -> argparse.ArgumentParser:
 
 
 def main(args: argparse.Namespace) -> None:
-    safe_loading.enable()
     if not torch.cuda.is_available():
         keep_freed_memory()
     cfg = run_config.load_config(args.config, args.cfg_options)
@@ -44,10 +43,10 @@ def main(args: argparse.Namespace) -> None:
     run_config.adapt_amp_to_device(cfg)
     if args.auto_scale_lr:
         run_config.enable_auto_scale_lr(cfg)
+    command_line.start_distributed(cfg, args)
     run_config.resolve_resume(cfg, args.resume)
     if cfg.get('load_from'):
         run_config.check_checkpoint(cfg.load_from, 'load_from')
-    command_line.start_distributed(cfg, args)
     run_config.build_runner(cfg).train()
 
 
