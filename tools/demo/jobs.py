@@ -238,7 +238,7 @@ def python(script: str, *arguments: object) -> list[str]:
 def latest_checkpoint(folder: Path) -> Path:
     """The checkpoint that a training names in ``last_checkpoint``, also in a moved folder."""
     named = Path((folder / 'last_checkpoint').read_text().strip())
-    here = folder / named.name
+    here = folder.absolute() / named.name
     return here if here.exists() else named
 
 
