@@ -114,7 +114,11 @@ def test_base_by_package_name(tool, tmp_path):
         ('train', ['toy.py', '--auto-scale-lr'], '--auto-scale-lr needs auto_scale_lr='),
         ('train', ['toy.py', '--launcher', 'slurm'], 'SLURM_PROCID is not set'),
         ('train', ['toy.py', '--cfg-options', 'load_from=no.pth'], 'checkpoint no.pth does not'),
-        ('train', ['toy.py', '--cfg-options', 'train_dataloader.dataset.size=0'], 'finds no samples'),
+        (
+            'train',
+            ['toy.py', '--cfg-options', 'train_dataloader.dataset.size=0'],
+            'finds no samples',
+        ),
         ('train', ['toy.py', '--amp', '--cfg-options', 'optim_wrapper.type=X'], '--amp replaces'),
         ('test', ['toy.py', 'no.pth'], 'CHECKPOINT: the checkpoint no.pth does not exist'),
         ('test', ['toy.py', '--out', 'x.txt'], '--out x.txt: must end in .pkl'),
