@@ -35,7 +35,7 @@ class ToyModel(BaseModel):
         )
         self.unused = nn.Linear(2, 2)  # DDP has to be told, or stops at the second step
 
-    def forward(self, inputs, target=None, index=None, padding=None, mode='tensor'):
+    def forward(self, inputs, target=None, index=None, mode='tensor', padding=None):
         out = self.net(torch.stack(list(inputs)))[:, 0]
         if mode == 'loss':
             target = torch.stack(list(target))

@@ -30,7 +30,7 @@ def test_the_kind_of_decoder_is_seen_from_the_model(tool):
     for name, task in KINDS.items():
         (file,) = DEMO.glob(f'*_{name}_1xb4-40i_*')
         assert tool.task_of(load_config(file)) == task
-    (boxes,) = DEMO.glob('*faster-rcnn*')
+    (boxes,) = DEMO.glob('*faster-rcnn_*_neon-demo-*')
     with pytest.raises(ConfigError, match='no decoder of MTP fits it'):
         tool.task_of(load_config(boxes))
 
