@@ -16,6 +16,7 @@ from rasterio.vrt import WarpedVRT
 from rasterio.warp import transform_bounds
 
 from mmrsfm.errors import CorruptImageError, DataError, ImageNotFoundError, ImageSizeError
+from mmrsfm.utils.grids import outer_bounds, overlap
 
 
 def open_scene(path: str, first: Any, resampling: Resampling, stack: list[Any]) -> Any:
@@ -73,15 +74,13 @@ def open_scene(path: str, first: Any, resampling: Resampling, stack: list[Any]) 
 def _reprojected(file: Any, first: Any, resampling: Resampling, stack: list[Any]) -> Any:
     path = file.name
     try:
-        bounds = transform_bounds(file.crs, first.crs, *_bounds(file))
+        bounds = transform_bounds(file.crs, first.crs, *outer_bounds(file))
     except RasterioError as error:
         raise DataError(
             f'cannot be reprojected from {file.crs} to {first.crs} ({error})', path=path
         ) from error
-    here = _bounds(first)
-    left, right = max(bounds[0], here[0]), min(bounds[2], here[2])
-    bottom, top = max(bounds[1], here[1]), min(bounds[3], here[3])
-    if not (left < right and bottom < top):
+    here = outer_bounds(first)
+    if not overlap(bounds, here):
         raise DataError(
             f'does not overlap the first scene {first.name}: it spans {_spans(bounds)} in '
             f'{first.crs}, the first {_spans(here)}',
@@ -105,15 +104,6 @@ def _same_grid(one: Any, other: Any) -> bool:
 def _same_place(one: Any, other: Any) -> bool:
     near = 1e-6 * (abs(one.transform.a) + abs(one.transform.b))
     return one.transform.almost_equals(other.transform, near)
-
-
-def _bounds(file: Any) -> tuple[float, float, float, float]:
-    """Left, bottom, right and top of all corners, whichever way the rows run."""
-    corners = [
-        file.transform @ (column, row) for column in (0, file.width) for row in (0, file.height)
-    ]
-    xs, ys = zip(*corners, strict=True)
-    return min(xs), min(ys), max(xs), max(ys)
 
 
 def _spans(bounds: Sequence[float]) -> str:
