@@ -13,7 +13,9 @@ from torch.utils.data import DataLoader, Dataset
 from mmrsfm.datasets import shared_batches
 from mmrsfm.datasets.addressed import SKIPPED_KEY, AddressedCollate
 
-pytestmark = pytest.mark.skipif(not hasattr(os, 'memfd_create'), reason='Linux')
+pytestmark = pytest.mark.skipif(
+    not hasattr(os, 'memfd_create'), reason='needs memfd_create: run on Linux'
+)
 
 
 class Numbers(Dataset):

@@ -160,7 +160,7 @@ def test_a_published_file_that_cannot_be_written(tmp_path, monkeypatch):
     assert [file.name for file in tmp_path.glob('*.pth')] == ['epoch_1.pth']
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason='no GPU')
+@pytest.mark.skipif(not torch.cuda.is_available(), reason='needs a GPU: run on a machine with CUDA')
 def test_random_state_of_a_gpu():
     torch.rand(1, device='cuda')
     state = capture_random_state()

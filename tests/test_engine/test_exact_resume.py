@@ -229,7 +229,7 @@ def test_on_another_number_of_ranks_it_goes_on_at_the_next_sample(tmp_path, befo
     assert 'Gradients that were accumulated before are there again' in said
 
 
-@pytest.mark.skipif(sys.platform != 'linux', reason='asks the kernel of Linux')
+@pytest.mark.skipif(sys.platform != 'linux', reason='asks the kernel: run on Linux')
 def test_workers_end_with_a_run_that_is_killed(tmp_path):
     """Also those that still have more to send than a pipe holds."""
     case = {name: values[0] for name, values in FACTORS.items()} | {'workers': 2}

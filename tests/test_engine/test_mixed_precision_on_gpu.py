@@ -7,7 +7,9 @@ import torch
 from mmrsfm.checkpoints import read_checkpoint
 from tests.test_engine.test_loops import EPOCHS, train
 
-pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason='needs a GPU')
+pytestmark = pytest.mark.skipif(
+    not torch.cuda.is_available(), reason='needs a GPU: run on a machine with CUDA'
+)
 
 
 def test_the_loss_scale_is_resumed(tmp_path, monkeypatch):

@@ -29,7 +29,7 @@ def test_a_loader_is_as_it_was(monkeypatch):
         assert loader.worker_init_fn is note_worker
 
 
-@pytest.mark.skipif(sys.platform != 'linux', reason='workers are forked')
+@pytest.mark.skipif(sys.platform != 'linux', reason='workers are forked: run on Linux')
 def test_workers_outlive_the_thread_that_started_them():
     """To Linux the parent is a thread: its end would end persistent workers that others use."""
     loader = DataLoader(

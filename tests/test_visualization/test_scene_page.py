@@ -116,7 +116,7 @@ def test_what_cannot_be_shown(tmp_path):
 def in_node(path, points, pixels=()):
     node = shutil.which('node')
     if node is None:
-        pytest.skip('node is not installed')
+        pytest.skip('install Node.js (node) to run the script of the page')
     environment = {**os.environ, 'POINTS': json.dumps(points), 'MAP': json.dumps(list(pixels))}
     run = subprocess.run(
         [node, Path(__file__).with_name('page_in_node.js'), path], env=environment, timeout=60,

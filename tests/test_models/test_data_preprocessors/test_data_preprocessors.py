@@ -404,7 +404,7 @@ def test_without_data_samples():
     assert batch['data_samples'] is None
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason='needs a GPU')
+@pytest.mark.skipif(not torch.cuda.is_available(), reason='needs a GPU: run on a machine with CUDA')
 @pytest.mark.parametrize('kind', KINDS)
 def test_on_a_gpu(kind):
     seg = kind == KINDS[1]
